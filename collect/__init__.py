@@ -1,0 +1,1 @@
+"""Program 2 (many): acts in environments and writes rows."""

@@ -1,0 +1,77 @@
+"""`sactory collect`: flags and wiring of program 2."""
+
+from __future__ import annotations
+
+from sactory import config, cpus, settings, supervision
+from sactory.errors import UserError
+from sactory.flags import Flags
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import Locked, RunDir, hold_lock
+
+_MAX_WORKERS = 100_000
+
+
+def main(argv: list[str]) -> int:
+    """Collects experience until the run ends or a signal comes."""
+    flags = Flags("collect", "Acts in environments with the newest policy and writes rows.")
+    flags.string("run_dir", None, "the run directory", required=True)
+    flags.integer("worker", None, "this worker's id; without it the lowest free one")
+    args, _ = flags.parse(argv)
+    run_dir = RunDir(args.run_dir).require()
+    if run_dir.is_done:
+        print(f"the run in {run_dir} is finished")
+        return supervision.OK
+    worker, lock = take_worker_id(run_dir, args.worker)
+    stop = supervision.start_signal_thread()
+    config.load(run_dir)
+    cpus.claim(f"collect_{worker}", settings.Collect().cpus)
+    heartbeat = Heartbeat(run_dir, "collect", worker)
+    try:
+        return _collect(run_dir, worker, stop, heartbeat)
+    finally:
+        del lock
+
+
+def _collect(
+    run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: Heartbeat
+) -> int:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+    from collect.worker import Worker
+    from sactory import client as client_lib
+
+    try:
+        client = client_lib.connect(run_dir, stop.event)
+        if client is None:
+            heartbeat.close("done" if run_dir.is_done else "stopped")
+            return supervision.OK if run_dir.is_done else supervision.RETRY
+        return Worker(run_dir, worker, stop, heartbeat, client).run()
+    except client_lib.ServerGone as e:
+        heartbeat.update(error=str(e))
+        heartbeat.close("stopped")
+        return supervision.RETRY
+
+
+def take_worker_id(run_dir: RunDir, wanted: int | None) -> tuple[int, int]:
+    """Takes a worker's id for as long as this process lives.
+
+    Returns:
+        The id and the descriptor that holds it.
+
+    Raises:
+        UserError: Another process on a host of this run has `wanted`, or it is negative.
+    """
+    if wanted is not None and wanted < 0:
+        raise UserError(f"--worker = {wanted} must be 0 or more")
+    for worker in range(_MAX_WORKERS) if wanted is None else (wanted,):
+        try:
+            return worker, hold_lock(run_dir.lock(f"collect_{worker}"))
+        except Locked:
+            continue
+    raise UserError(
+        f"--worker = {wanted} is taken by another collector of {run_dir}: "
+        "leave --worker out to get the lowest free id"
+    )

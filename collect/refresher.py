@@ -1,0 +1,153 @@
+"""The collector's link to the rest of the run, on a thread of its own.
+
+Reports progress, reads the run's state and fetches newer weights, so that the worker never waits
+for any of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import numpy as np
+import reverb
+from absl import logging
+
+from sactory import client as client_lib
+from sactory import progress, weights
+from sactory.run_dir import RunDir
+from sactory.tables import PROGRESS, REPLAY, STATE
+
+# Episodes go out with several reports: one lost report loses none.
+_EPISODES_KEPT = 16
+
+
+class Refresher:
+    """Talks to the replay server every `seconds`.
+
+    Attributes:
+        state: What the trainer published last, or None before it did.
+        client: The replay server's client; another object after the server moved.
+        error: Why the thread gave up, or None.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        client: reverb.Client,
+        stop: threading.Event,
+        worker: int,
+        seconds: float,
+        segment_length: int,
+    ):
+        self.state: progress.RunState | None = None
+        self.client = client
+        self.error: Exception | None = None
+        self._run_dir, self._stop, self._worker = run_dir, stop, worker
+        self._seconds, self._segment_length = seconds, segment_length
+        self._address = client_lib.address_of(run_dir)
+        self._incarnation = time.time_ns()  # unlike any other start of this worker
+        self._rows = self._env_steps = self._reported = 0
+        self._episodes: deque[progress.Episode] = deque(maxlen=_EPISODES_KEPT)
+        self._run_rows, self._rows_then = 0, 0
+        self._version: weights.Version | None = None
+        self._fetched: tuple[weights.Version, np.ndarray] | None = None
+        self._answered = self._state_changed = time.monotonic()
+        self._thread = threading.Thread(target=self._loop, name="refresher", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread after one round on the caller's."""
+        self._round()
+        self._thread.start()
+
+    def count(self, rows: int, env_steps: int) -> None:
+        """Adds to this incarnation's totals."""
+        self._rows += rows
+        self._env_steps += env_steps
+
+    def add_episode(self, episode: progress.Episode) -> None:
+        """Reports a finished episode."""
+        self._episodes.append(episode)
+
+    @property
+    def run_rows(self) -> int:
+        """Agent steps of the whole run: what others were last known to have, and ours now."""
+        return self._run_rows + self._rows - self._rows_then
+
+    @property
+    def trainer_silence(self) -> float:
+        """Seconds since the trainer's state last changed."""
+        return time.monotonic() - self._state_changed
+
+    def set_version(self, version: weights.Version) -> None:
+        """Says which weights the worker has from elsewhere (an export)."""
+        self._version = version
+
+    def take_weights(self) -> tuple[weights.Version, np.ndarray] | None:
+        """Weights newer than the worker's, once; None if there are none."""
+        fetched, self._fetched = self._fetched, None
+        return fetched
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self._round()
+            except client_lib.ServerGone as e:
+                self.error = e
+                return
+            except RuntimeError as e:  # the server went away between the probe and the call
+                logging.warning("the replay server stopped answering: %s", e)
+
+    def report_now(self) -> None:
+        """Sends the totals from the caller's thread: the last word before the end."""
+        infos = client_lib.table_infos(self.client)
+        if infos is not None:
+            self._report()
+
+    def _round(self) -> None:
+        infos = client_lib.table_infos(self.client)
+        if infos is None:
+            self._look_again()
+            return
+        self._answered = time.monotonic()
+        rows_now = self._rows
+        self._report()
+        for message in client_lib.take_json(self.client, STATE, infos):
+            state = progress.RunState.from_json(message)
+            if state != self.state:
+                self.state, self._state_changed = state, time.monotonic()
+        inserted = infos[REPLAY].rate_limiter_info.insert_stats.completed
+        known = self.state.rows if self.state else 0
+        # A restored server may have forgotten rows, a trainer may not have heard of them yet.
+        self._run_rows = max(known, inserted * self._segment_length, rows_now)
+        self._rows_then = rows_now
+        if self.state is not None:
+            published = weights.Version(
+                self.state.weights_incarnation, self.state.weights_train_step
+            )
+            if published.supersedes(self._version):
+                self._fetch(infos)
+
+    def _report(self) -> None:
+        if self._reported == self._rows and self._reported:
+            return
+        rows, steps, episodes = self._rows, self._env_steps, list(self._episodes)
+        record = progress.report(self._worker, self._incarnation, rows, steps, episodes)
+        client_lib.put_json(self.client, PROGRESS, record)
+        self._reported = rows
+
+    def _fetch(self, infos: dict) -> None:
+        found = weights.latest(self.client, infos)
+        if found is not None and found[0].supersedes(self._version):
+            self._version = found[0]
+            self._fetched = found
+
+    def _look_again(self) -> None:
+        """Follows a server that came back under another address."""
+        address = client_lib.address_of(self._run_dir)
+        if address is not None and address != self._address:
+            logging.info("the replay server moved to %s", address)
+            self.client, self._address = reverb.Client(address), address
+        if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
+            raise client_lib.ServerGone("the replay server has been silent for too long")

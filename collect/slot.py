@@ -1,0 +1,134 @@
+"""One environment of a collector with its adder: steps in, rows and finished episodes out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from absl import logging
+from tf_agents.environments import py_environment
+from tf_agents.trajectories import time_step as ts
+
+from collect.adder import NStepAdder
+from sactory.specs import Specs
+
+
+class BadStep(Exception):
+    """An environment yielded what no row may hold; the message names the field."""
+
+
+class Slot:
+    """One environment, from the worker's view.
+
+    Args:
+        env: The environment.
+        specs: The run's frozen specs.
+        adder: Builds this environment's rows.
+        out: Where the newest flat observation is kept for the policy, float32 `[O]`: a view
+            into the worker's batch.
+    """
+
+    def __init__(
+        self, env: py_environment.PyEnvironment, specs: Specs, adder: NStepAdder, out: np.ndarray
+    ):
+        self._env, self._adder, self._out = env, adder, out
+        observation = specs.observation
+        self._sensors = list(observation.items()) if isinstance(observation, dict) else None
+        self._shape = None if isinstance(observation, dict) else tuple(observation.shape)
+        self._repeat = specs.env["action_repeat"]
+        # The base class's method only raises.
+        self._has_info = type(env).get_info is not py_environment.PyEnvironment.get_info
+        self.refused = 0
+        self._begin()
+
+    def step(
+        self, action: np.ndarray, policy_step: int
+    ) -> tuple[list[np.ndarray], dict[str, Any] | None]:
+        """Takes one agent step; a new episode begins where one ended.
+
+        Args:
+            action: `[A]` in [-1, 1].
+            policy_step: Train step of the weights that chose it; -1 for random actions.
+
+        Returns:
+            The rows that are whole now, and the finished episode's fields (without its sequence)
+            or None.
+        """
+        step = self._env.step(action)
+        last = step.step_type == ts.StepType.LAST
+        try:
+            observation = self._flat(step.observation)
+            reward = self._scalar("reward", step.reward)
+            discount = self._scalar("discount", step.discount)
+        except BadStep as e:
+            self.refused += 1
+            logging.error("refused a step of the environment: %s; a new episode begins", e)
+            self._begin()
+            return [], None
+        self._return += reward
+        self._length += self._repeat
+        rows = self._adder.step(action, reward, discount, last, observation, policy_step)
+        if not last:
+            self._out[:] = observation
+            return rows, None
+        episode = {
+            "episode_return": self._return,
+            "length": self._length,
+            "duration": time.monotonic() - self._began,
+            "success": self._success(),
+        }
+        self._begin()
+        return rows, episode
+
+    def _begin(self) -> None:
+        for _ in range(3):
+            try:
+                observation = self._flat(self._env.reset().observation)
+                break
+            except BadStep as e:
+                self.refused += 1
+                logging.error("refused a first observation of the environment: %s", e)
+        else:
+            raise BadStep("three resets in a row gave a first observation that no row may hold")
+        self._adder.start(observation)
+        self._out[:] = observation
+        self._return, self._length, self._began = 0.0, 0, time.monotonic()
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        """The observation as one float32 vector `[O]`, checked."""
+        if self._sensors is None:
+            return self._checked("observation", observation, self._shape)
+        return np.concatenate(
+            [
+                self._checked(f"observation/{key}", observation[key], tuple(spec.shape))
+                for key, spec in self._sensors
+            ]
+        )
+
+    @staticmethod
+    def _checked(name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+        value = np.asarray(value, np.float32)
+        if value.shape != shape:
+            raise BadStep(f"{name} has shape {value.shape}, its spec says {shape}")
+        if not np.isfinite(value).all():
+            raise BadStep(f"{name} holds NaN or infinity: {value.ravel()[:8]}")
+        return value.ravel()
+
+    @staticmethod
+    def _scalar(name: str, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as e:
+            raise BadStep(f"{name} is not one number but {value!r}") from e
+        if not -1e30 < number < 1e30:  # also false for NaN; float32 ends at 3e38
+            raise BadStep(f"{name} is {number}")
+        return number
+
+    def _success(self) -> float | None:
+        """Where the environment tells, through `get_info()['success']`."""
+        if not self._has_info:
+            return None
+        info = self._env.get_info()
+        success = info.get("success") if isinstance(info, dict) else None
+        return None if success is None else float(success)

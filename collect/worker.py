@@ -1,0 +1,229 @@
+"""The collector's loop: acts in E environments at once and writes rows.
+
+Order of a worker's life: random actions while the run has too few rows, then the first exported
+policy, then ever newer weights, until the run ends.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import reverb
+from absl import logging
+
+from collect.adder import NStepAdder
+from collect.refresher import Refresher
+from collect.slot import Slot
+from collect.writer import SegmentWriter
+from sactory import client as client_lib
+from sactory import policies, progress, settings, supervision, weights
+from sactory.envs import load
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import RunDir
+from sactory.specs import Specs, check_env_matches
+
+_POLL_SECONDS = 0.1
+_HOLD_SECONDS = 0.5
+_LAST_FLUSH_SECONDS = 5.0
+RANDOM_POLICY_STEP = -1
+PIECES = ("env", "policy", "writer", "refresh")
+
+
+class Worker:
+    """One collector of a run.
+
+    Args:
+        run_dir: The run.
+        worker: Its id, unique in the run.
+        stop: Set by a signal.
+        heartbeat: Where it reports its health.
+        client: The replay server.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        worker: int,
+        stop: supervision.Stop,
+        heartbeat: Heartbeat,
+        client: reverb.Client,
+    ):
+        self._run_dir, self._stop, self._heartbeat = run_dir, stop, heartbeat
+        self._settings, replay = settings.Worker(), settings.Replay()
+        self._replay = replay
+        specs = Specs.load(run_dir)
+        seeds = np.random.SeedSequence([settings.Run().seed, worker, heartbeat.restarts])
+        self._random = np.random.default_rng(seeds)
+        self._actor_seed = int(self._random.integers(2**31))
+        num_envs = self._settings.num_envs
+        fields = dict(specs.row.fields)
+        action_size = int(np.prod(fields["action"]))
+        observation_size = (specs.row.size - action_size - 3) // 2
+        self._observations = np.zeros((num_envs, observation_size), np.float32)
+        self._action_shape = (num_envs, *fields["action"])
+        self._slots = []
+        for i, seed in enumerate(seeds.generate_state(num_envs)):
+            env = load(settings.Env(), int(seed), run_dir.code)
+            check_env_matches(specs, env)
+            adder = NStepAdder(observation_size, action_size, replay.n_step, replay.gamma)
+            self._slots.append(Slot(env, specs, adder, self._observations[i]))
+        self._specs = specs
+        self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)
+        self._client = client
+        self._refresher = Refresher(
+            run_dir,
+            client,
+            stop.event,
+            worker,
+            settings.Collect().refresh_seconds,
+            replay.segment_length,
+        )
+        self._actor: policies.Actor | None = None
+        self._version = weights.Version(0, RANDOM_POLICY_STEP)
+        self._episodes = 0
+        self._seconds = dict.fromkeys(PIECES, 0.0)
+        self._batches = 0
+        self._said = time.monotonic()
+
+    def run(self) -> int:
+        """Collects until the run ends or a signal comes.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            client_lib.ServerGone: The replay server was silent for too long.
+        """
+        self._refresher.start()
+        while not self._over():
+            actions = self._choose_actions()
+            if actions is None:
+                self._stop.wait(_POLL_SECONDS)
+                continue
+            self._step(actions)
+            self._hold()
+            self._tell()
+        return self._end()
+
+    def _over(self) -> bool:
+        if self._refresher.error is not None:
+            raise self._refresher.error
+        state = self._refresher.state
+        return self._stop.is_set() or (state is not None and state.stop) or self._run_dir.is_done
+
+    def _choose_actions(self) -> np.ndarray | None:
+        """Actions `[E, A]`, or None while there is nothing to act with."""
+        state = self._refresher.state
+        if state is None:
+            self._heartbeat.update(state="waiting for the trainer")
+            return None
+        if self._replay.mode == "async" and (
+            self._refresher.trainer_silence > self._replay.async_patience
+        ):
+            self._heartbeat.update(state="paused: the trainer is silent")
+            return None
+        if self._actor is None and self._refresher.run_rows < self._settings.random_steps:
+            return self._random.uniform(-1, 1, self._action_shape).astype(np.float32)
+        began = time.perf_counter()
+        if self._actor is None and not self._load_actor():
+            return None
+        newer = self._refresher.take_weights()
+        if newer is not None:
+            self._version, vector = newer
+            self._actor.assign(vector)
+        now = time.perf_counter()
+        self._seconds["refresh"] += now - began
+        actions = self._actor.act(self._sensors())
+        self._seconds["policy"] += time.perf_counter() - now
+        return actions
+
+    def _sensors(self) -> np.ndarray | dict[str, np.ndarray]:
+        """The batch of observations as the policy takes it."""
+        if not isinstance(self._specs.observation, dict):
+            return self._observations
+        parts, start = {}, 0
+        for key, spec in self._specs.observation.items():
+            size = int(np.prod(spec.shape))
+            part = self._observations[:, start : start + size]
+            parts[key] = part.reshape((-1, *spec.shape))
+            start += size
+        return parts
+
+    def _load_actor(self) -> bool:
+        """Takes the newest exported policy, whose own weights let it act at once."""
+        export = policies.latest_export(self._run_dir, policies.COLLECT)
+        if export is None:
+            self._heartbeat.update(state="waiting for the first export")
+            return False
+        self._actor = policies.Actor(export.path, self._actor_seed)
+        self._version = weights.Version(export.incarnation, export.train_step)
+        self._refresher.set_version(self._version)
+        logging.info("acting with the policy %s", export.name)
+        return True
+
+    def _step(self, actions: np.ndarray) -> None:
+        """One step of every environment, time-major into the writer."""
+        count = 0
+        for slot, action in zip(self._slots, actions):
+            began = time.perf_counter()
+            rows, episode = slot.step(action, self._version.train_step)
+            middle = time.perf_counter()
+            for row in rows:
+                self._writer.add(row)
+            self._seconds["env"] += middle - began
+            self._seconds["writer"] += time.perf_counter() - middle
+            count += 1
+            if episode is not None:
+                self._refresher.add_episode(
+                    progress.Episode(sequence=self._episodes, **episode)
+                )
+                self._episodes += 1
+        self._batches += 1
+        self._refresher.count(count, count * self._specs.env["action_repeat"])
+
+    def _hold(self) -> None:
+        """Waits while the server holds inserts back, and follows it when it moved."""
+        began = time.perf_counter()
+        try:
+            while not self._writer.has_room(_HOLD_SECONDS) and not self._over():
+                self._heartbeat.update(state="held by the rate limiter")
+                self._follow()
+        except RuntimeError as e:
+            logging.warning("the writer failed: %s", e)
+            client = client_lib.connect(self._run_dir, self._stop.event)
+            if client is not None:
+                self._writer.reopen(client)
+        self._seconds["writer"] += time.perf_counter() - began
+
+    def _follow(self) -> None:
+        if self._refresher.client is not self._client:
+            self._client = self._refresher.client
+            self._writer.reopen(self._client)
+
+    def _tell(self) -> None:
+        """Updates the heartbeat about once a second."""
+        now = time.monotonic()
+        if now - self._said < 1.0:
+            return
+        self._said = now
+        steps = max(1, self._batches * len(self._slots))
+        state = self._refresher.state
+        self._heartbeat.progress(steps * self._specs.env["action_repeat"])
+        self._heartbeat.update(
+            state="random" if self._actor is None else "collecting",
+            episodes=self._episodes,
+            refused_steps=sum(slot.refused for slot in self._slots),
+            policy_age=state.train_step - self._version.train_step if state and self._actor else 0,
+            **{f"{piece}_us": round(1e6 * s / steps, 2) for piece, s in self._seconds.items()},
+        )
+
+    def _end(self) -> int:
+        """Sends what is whole, within a time limit, and says how it ended."""
+        confirmed = self._writer.flush(_LAST_FLUSH_SECONDS)
+        if not confirmed:
+            logging.info("the server didn't take the last rows in time (it may hold inserts)")
+        self._refresher.report_now()
+        done = not self._stop.is_set()
+        self._heartbeat.close("done" if done else "stopped")
+        return supervision.OK if done else supervision.RETRY

@@ -1,0 +1,1 @@
+"""Program 4: plays exported policies: scores and videos."""

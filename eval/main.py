@@ -1,0 +1,75 @@
+"""`sactory eval`: flags and wiring of program 4."""
+
+from __future__ import annotations
+
+from sactory import config, cpus, metrics, policies, settings, supervision
+from sactory.errors import UserError
+from sactory.flags import Flags
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import Locked, RunDir, hold_lock
+
+
+def main(argv: list[str]) -> int:
+    """Scores one export, or every export of a run as it comes."""
+    flags = Flags(
+        "eval",
+        "Scores the greedy policy on fixed seeds. With --step, --episodes or --video it scores\n"
+        "one export and ends; without them it runs beside training and scores every export.",
+    )
+    flags.string("run_dir", None, "the run directory", required=True)
+    flags.string("step", None, "latest, best, or env steps: the nearest export at or below")
+    flags.integer("episodes", None, "how many episodes; default: eval.Evaluator.num_eval_episodes")
+    flags.boolean("video", False, "record the first episode to R/video/<env_steps>.mp4")
+    args, _ = flags.parse(argv)
+    if args.episodes is not None and args.episodes < 1:
+        raise UserError(f"--episodes={args.episodes} must be at least 1")
+    run_dir = RunDir(args.run_dir).require()
+    config.load(run_dir)
+    if args.step is None and args.episodes is None and not args.video:
+        return _beside_training(run_dir)
+    export = policies.find_export(run_dir, args.step or "latest")
+    policies.read_meta(export.path)  # a corrupt export is told before TensorFlow is loaded
+    _prepare_tensorflow()
+    from eval.once import score_once
+
+    episodes = args.episodes or settings.Evaluator().num_eval_episodes
+    return score_once(run_dir, export, episodes, args.video)
+
+
+def _beside_training(run_dir: RunDir) -> int:
+    scored = policies.scores(run_dir)
+    if run_dir.is_done and all(e.name in scored for e in policies.list_exports(run_dir)):
+        rows = [row for row in metrics.read_log(run_dir.eval_log) if "export" in row]
+        print(f"the run in {run_dir} is finished and every export is scored; the last one:")
+        print(metrics.eval_line(rows[-1]) if rows else "none")
+        return supervision.OK
+    try:
+        lock = hold_lock(run_dir.lock("eval"))
+    except Locked as e:
+        raise UserError(
+            f"another evaluator already works on {run_dir}; to score one policy beside it: "
+            f"`sactory eval --run_dir {run_dir} --step=latest`"
+        ) from e
+    stop = supervision.start_signal_thread()
+    print("scoring every export as it comes; --step=latest scores one and ends", flush=True)
+    heartbeat = Heartbeat(run_dir, "eval")
+    _prepare_tensorflow()
+    from eval.service import Service
+
+    try:
+        return Service(run_dir, stop, heartbeat).run()
+    except UserError as e:
+        heartbeat.update(error=str(e))
+        heartbeat.close("failed")
+        raise
+    finally:
+        del lock
+
+
+def _prepare_tensorflow() -> None:
+    plan = cpus.claim("eval", settings.Eval().cpus)
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(plan.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)

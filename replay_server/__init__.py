@@ -1,0 +1,1 @@
+"""Program 1: owns the Reverb server, its tables and its checkpoints."""

@@ -1,0 +1,27 @@
+"""`sactory replay-server`: flags and wiring of program 1."""
+
+from __future__ import annotations
+
+from sactory import config, cpus, settings, supervision
+from sactory.flags import Flags
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import RunDir
+
+
+def main(argv: list[str]) -> int:
+    """Serves the run's tables until the run ends or a signal comes."""
+    flags = Flags("replay-server", "Owns the Reverb tables of a run. It needs the run directory only.")
+    flags.string("run_dir", None, "the run directory", required=True)
+    args, _ = flags.parse(argv)
+    run_dir = RunDir(args.run_dir).require()
+    if run_dir.is_done:
+        print(f"the run in {run_dir} is finished")
+        return supervision.OK
+    stop = supervision.start_signal_thread()
+    config.load(run_dir)
+    cpus.claim("replay_server", settings.ReplayServer().cpus)
+    heartbeat = Heartbeat(run_dir, "replay_server")
+
+    from replay_server.server import serve
+
+    return serve(run_dir, stop, heartbeat)

@@ -1,0 +1,157 @@
+"""The life of the replay server: tables, address, checkpoints, end.
+
+The main thread never enters `server.wait()`: a signal would not be seen there.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import portpicker
+import reverb
+from absl import logging
+
+from replay_server.checkpoint import Checkpoints
+from sactory import client as client_lib
+from sactory import settings, supervision, tables
+from sactory.errors import UserError
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import Locked, RunDir, hold_lock, read_json, write_json
+from sactory.specs import Specs
+
+_TICK_SECONDS = 0.5
+_FAREWELL_SECONDS = 30.0
+_STALE_SECONDS = 10.0
+
+
+def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
+    """Serves until the run is done or `stop` is set.
+
+    Returns:
+        The exit code: 0 when the run is done, `RETRY` after a signal.
+
+    Raises:
+        UserError: The port is taken, or another server holds the run.
+    """
+    try:
+        lock = hold_lock(run_dir.lock("replay_server"))
+    except Locked as e:
+        raise UserError(
+            f"another replay server already serves {run_dir}: stop it with "
+            f"`sactory stop --run_dir {run_dir}`"
+        ) from e
+    replay = settings.Replay()
+    limits = tables.replay_limits(
+        replay, settings.Learner(), settings.Worker(), settings.Run().num_collectors
+    )
+    row = Specs.load(run_dir).row
+    port = choose_port(settings.ReplayServer().port, run_dir)
+    checkpoints = Checkpoints(run_dir, replay.checkpoint_seconds)
+    server = reverb.Server(
+        tables.build_tables(row, limits, replay.segment_length),
+        port=port,
+        checkpointer=checkpoints.checkpointer,
+    )
+    write_json(
+        run_dir.address, {"host": socket.gethostname(), "port": port, "started": time.time()}
+    )
+    logging.warning(
+        "port %d takes connections from every interface without login: keep it off open networks",
+        port,
+    )
+    client = reverb.Client(f"127.0.0.1:{port}")
+    try:
+        return _watch(run_dir, stop, heartbeat, client, checkpoints, limits)
+    finally:
+        server.stop()
+        del lock
+
+
+def _watch(
+    run_dir: RunDir,
+    stop: supervision.Stop,
+    heartbeat: Heartbeat,
+    client: reverb.Client,
+    checkpoints: Checkpoints,
+    limits: tables.ReplayLimits,
+) -> int:
+    """Reports and saves until the end; then saves once more."""
+    farewell = None
+    while not stop.wait(_TICK_SECONDS):
+        infos = client_lib.table_infos(client)
+        if infos is not None:
+            _report(heartbeat, infos)
+            if infos[tables.REPLAY].current_size >= limits.min_size:
+                checkpoints.save_if_due(client)
+        if run_dir.is_done:
+            farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
+            if not _anyone_left(run_dir) or time.monotonic() > farewell:
+                break
+    heartbeat.update(state="saving")
+    if settings.ReplayServer().checkpoint_on_exit:
+        checkpoints.save(client)
+    heartbeat.close("done" if run_dir.is_done else "stopped")
+    return supervision.OK if run_dir.is_done else supervision.RETRY
+
+
+def _report(heartbeat: Heartbeat, infos: dict) -> None:
+    info = infos[tables.REPLAY]
+    length = settings.Replay().segment_length
+    inserted = info.rate_limiter_info.insert_stats.completed
+    heartbeat.progress(inserted * length)
+    heartbeat.update(
+        state="running",
+        replay_size=info.current_size * length,
+        rows_inserted=inserted * length,
+        rows_sampled=info.rate_limiter_info.sample_stats.completed * length,
+        progress_waiting=infos[tables.PROGRESS].current_size,
+    )
+
+
+def _anyone_left(run_dir: RunDir) -> bool:
+    """Whether a collector or the trainer still shows signs of life."""
+    now = time.time()
+    for path in run_dir.status("x").parent.glob("*.json"):
+        status = read_json(path) or {}
+        if status.get("program") not in ("collect", "train"):
+            continue
+        if status.get("state") not in ("done", "stopped") and now - status.get(
+            "time", 0
+        ) < _STALE_SECONDS:
+            return True
+    return False
+
+
+def choose_port(wanted: int, run_dir: RunDir) -> int:
+    """The port to listen on.
+
+    A restarted server takes its old port again if it can, for clients reconnect by themselves to
+    the address they know.
+
+    Raises:
+        UserError: `wanted` is taken.
+    """
+    if wanted:
+        if not _is_free(wanted):
+            raise UserError(
+                f"replay_server.port = {wanted} is in use on this host: "
+                "choose another, or 0 for a free one"
+            )
+        return wanted
+    previous = (read_json(run_dir.address) or {}).get("port")
+    if previous and _is_free(previous):
+        return previous
+    return portpicker.pick_unused_port()
+
+
+def _is_free(port: int) -> bool:
+    """Reverb itself binds with SO_REUSEPORT and would share the port in silence."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("::", port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True

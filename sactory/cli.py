@@ -1,0 +1,61 @@
+"""The command `sactory VERB …`: finds the verb's program and runs it.
+
+The one module of the contract that knows the programs, and it imports only the one chosen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+from sactory import __version__, quiet
+from sactory.errors import UserError
+from sactory.flags import print_error
+from sactory.supervision import USER_ERROR
+
+# verb: (module with `main(argv) -> exit code`, one line of help)
+VERBS = {
+    "run": ("supervise.run", "init, all programs, live progress, final evaluation: the main job"),
+    "stop": ("supervise.stop", "end a running run cleanly; `run` resumes it"),
+    "init": ("sactory.init_run", "check a configuration and freeze it into a run directory"),
+    "status": ("sactory.status", "what a run is doing and why it may be slow or stuck"),
+    "replay-server": ("replay_server.main", "program 1: owns the replay tables"),
+    "collect": ("collect.main", "program 2 (many): acts in environments and writes rows"),
+    "train": ("train.main", "program 3: the SAC trainer"),
+    "eval": ("eval.main", "program 4: scores exported policies, records videos"),
+    "tensorboard": ("eval.tensorboard", "show the curves of one or many runs"),
+}
+
+
+def usage() -> str:
+    """The text of `sactory --help`."""
+    lines = [f"Sactory {__version__}: distributed Soft Actor-Critic", "", "usage: sactory VERB [flags]", ""]
+    lines += [f"  {verb:<15}{text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join([*lines, "", "`sactory VERB --help` explains a verb."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb and returns its exit code; a user's mistake is one line and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else USER_ERROR
+    if argv[0] == "--version":
+        print(__version__)
+        return 0
+    verb, *rest = argv
+    quiet.set_environment()
+    try:
+        if verb not in VERBS:
+            near = difflib.get_close_matches(verb, VERBS, n=1)
+            hint = f"did you mean `sactory {near[0]}`?" if near else "see `sactory --help`"
+            raise UserError(f"unknown verb '{verb}': {hint}")
+        return importlib.import_module(VERBS[verb][0]).main(rest)
+    except UserError as e:
+        print_error(str(e))
+        return USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

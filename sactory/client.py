@@ -1,0 +1,108 @@
+"""Talking to the replay server: finding it, waiting for it, and small messages in its tables.
+
+Blocking Reverb calls can't be interrupted, so everything here asks `server_info` with a time-out
+first and only then reads what is known to be there.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import reverb
+from absl import logging
+
+from sactory.run_dir import RunDir, read_json
+
+PROBE_SECONDS = 2.0
+PATIENCE_SECONDS = 600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+class ServerGone(Exception):
+    """The replay server didn't answer within the patience: restart and look again."""
+
+
+def address_of(run_dir: RunDir) -> str | None:
+    """`host:port` of the run's replay server, or None before it first started."""
+    address = read_json(run_dir.address)
+    if address is None:
+        return None
+    host = "127.0.0.1" if address["host"] == socket.gethostname() else address["host"]
+    return f"{host}:{address['port']}"
+
+
+def table_infos(client: reverb.Client, timeout: float = PROBE_SECONDS) -> dict[str, Any] | None:
+    """Reverb's information on every table, or None if the server doesn't answer in time."""
+    try:
+        # server_info takes whole seconds.
+        return client.server_info(timeout=max(1, round(timeout)))
+    except (reverb.DeadlineExceededError, RuntimeError):
+        return None
+
+
+def connect(
+    run_dir: RunDir, stop: threading.Event, patience: float = PATIENCE_SECONDS
+) -> reverb.Client | None:
+    """Waits for the run's replay server with back-off.
+
+    Returns:
+        A client whose server has answered; None if `stop` was set or the run ended meanwhile.
+
+    Raises:
+        ServerGone: Nothing answered for `patience` seconds.
+    """
+    deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
+    client, target, said = None, None, False
+    while not stop.is_set() and time.monotonic() < deadline:
+        address = address_of(run_dir)
+        if address is not None:
+            if address != target:
+                client, target = reverb.Client(address), address
+            if client is not None and table_infos(client) is not None:
+                return client
+        if not said:
+            logging.info("waiting for the replay server of %s", run_dir)
+            said = True
+        if run_dir.is_done:
+            return None
+        stop.wait(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    if stop.is_set():
+        return None
+    raise ServerGone(f"no replay server answered for {patience:.0f} s (address: {target})")
+
+
+def put(client: reverb.Client, table: str, data: Iterable[np.ndarray]) -> None:
+    """Inserts one item."""
+    client.insert(list(data), {table: 1.0})
+
+
+def put_json(client: reverb.Client, table: str, value: Any) -> None:
+    """Inserts a JSON value as bytes: readable by any version, and never code."""
+    encoded = json.dumps(value, allow_nan=False).encode()
+    put(client, table, [np.frombuffer(encoded, np.uint8)])
+
+
+def take(client: reverb.Client, table: str, infos: dict[str, Any] | None) -> list[list[np.ndarray]]:
+    """Reads every item that `infos` says the table holds; an empty list if there is none."""
+    size = infos[table].current_size if infos else 0
+    if not size:
+        return []
+    return [list(item[0].data) for item in client.sample(table, num_samples=size)]
+
+
+def take_json(client: reverb.Client, table: str, infos: dict[str, Any] | None) -> list[Any]:
+    """Reads every JSON message of a table; what isn't one is logged and left out."""
+    messages = []
+    for item in take(client, table, infos):
+        try:
+            messages.append(json.loads(item[0].tobytes()))
+        except (UnicodeDecodeError, json.JSONDecodeError, IndexError) as e:
+            logging.warning("table %s: dropped a message that is not JSON: %s", table, e)
+    return messages

@@ -1,0 +1,244 @@
+"""Verb `init`: checks everything a run will rely on and freezes it into the run directory.
+
+Afterwards every program reads the run directory alone. A failed init leaves nothing behind; the
+same command again changes nothing. Nothing is started here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sactory import config as config_lib
+from sactory import estimate, provenance, settings
+from sactory.errors import UserError
+from sactory.flags import Flags
+from sactory.run_dir import RunDir, whole_directory, write_atomic, write_json
+from sactory.specs import ArraySpec, Specs
+
+check_sources = provenance.check_sources
+
+
+def main(argv: list[str]) -> int:
+    """The command line of `sactory init`."""
+    flags = Flags("init", "Checks a configuration and freezes it into a run directory.")
+    flags.string("config", None, "configuration file, for example configs/sac.gin", required=True)
+    flags.string("run_dir", None, "run directory (runs/<task>/<run.name>/seed_<run.seed>)")
+    flags.multi_string("set", [], "one binding, 'group.parameter = value'; may be repeated")
+    args, _ = flags.parse(argv)
+    overrides: list[str] = args.set
+    run_dir = RunDir(args.run_dir or default_run_dir(args.config, overrides))
+    if init(run_dir, args.config, overrides):
+        words = ["sactory", "run", args.config, "--run_dir", str(run_dir)]
+        words += [word for override in overrides for word in ("--set", override)]
+        print(f"{run_dir} is ready, start it with\n  {shlex.join(words)}")
+    else:
+        print(f"{run_dir} already holds this run: nothing to do, it resumes where it stopped")
+        for warning in check_sources(run_dir):
+            print(f"warning: {warning}")
+    return 0
+
+
+def default_run_dir(config: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Path:
+    """`runs/<task>/<run.name>/seed_<run.seed>` below the working directory."""
+    checked = config_lib.check(config_lib.resolve(config, overrides))
+    run, env = checked.get(settings.Run), checked.get(settings.Env)
+    return Path("runs") / config_lib.task_slug(env.name) / run.name / f"seed_{run.seed}"
+
+
+def init(run_dir: RunDir, config: str | os.PathLike[str], overrides: Sequence[str] = ()) -> bool:
+    """Freezes a configuration into a run directory, and prints what the run will need.
+
+    Returns:
+        True if the directory is new; False if it already holds a run with the same settings.
+
+    Raises:
+        UserError: Anything is wrong; nothing was written.
+    """
+    source = config_lib.resolve(config, overrides)
+    checked = config_lib.check(source)
+    if _holds_run(run_dir):
+        _compare(run_dir, checked)
+        return False
+    _check_writable(run_dir.root)
+    specs = _build_specs(checked)
+    needs = estimate.estimate(checked, specs)
+    print(estimate.check_fits(needs, checked, run_dir.root))
+    text = source.text + _unbound_defaults(checked)
+    record = provenance.record(text, os.fspath(config), list(overrides))
+    record["estimate"] = vars(needs)
+    try:
+        _freeze(run_dir, text, specs, record)
+    except OSError as e:
+        if _holds_run(run_dir):  # another init was faster
+            _compare(run_dir, checked)
+            return False
+        raise UserError(f"{run_dir.root} can't be written: {e.strerror or e}") from e
+    return True
+
+
+def _holds_run(run_dir: RunDir) -> bool:
+    """Whether a directory holds a run; refuses what is neither a run nor empty."""
+    root = run_dir.root
+    try:
+        if run_dir.is_frozen:
+            return True
+        if not root.exists():
+            return False
+        if not root.is_dir():
+            raise UserError(f"--run_dir {root} is a file: a directory is wanted")
+        foreign = sorted(os.listdir(root))
+    except OSError as e:
+        raise UserError(f"--run_dir {root} can't be used: {e.strerror or e}") from e
+    if foreign:
+        raise UserError(
+            f"--run_dir {root} holds other files ({', '.join(foreign[:4])}"
+            f"{', ...' if len(foreign) > 4 else ''}) and no run: choose a new or empty directory"
+        )
+    return False
+
+
+def _compare(run_dir: RunDir, asked: config_lib.Config) -> None:
+    """Refuses settings that differ from the frozen ones; the message is their difference."""
+    frozen = config_lib.check_text(run_dir.config.read_text("utf-8"), str(run_dir.config)).values
+    changed = []
+    for key in sorted({*frozen, *asked.values}):
+        was, now = frozen.get(key, _ABSENT), asked.values.get(key, _ABSENT)
+        if was != now or type(was) is not type(now):
+            changed += [f"- {key} = {was!r}"] if was is not _ABSENT else []
+            changed += [f"+ {key} = {now!r}"] if now is not _ABSENT else []
+    if changed:
+        listing = "\n".join(changed)
+        raise UserError(
+            f"{run_dir.root} is frozen with other settings (- frozen, + asked for):\n{listing}\n"
+            "(ask for the frozen ones, or give another --run_dir)"
+        )
+
+
+_ABSENT: Any = object()
+
+
+def _check_writable(root: Path) -> None:
+    """Tries to write beside the future directory, before anything slow is done."""
+    parent = root.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"--run_dir {root} can't be made: {parent} is a file")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as e:
+        raise UserError(f"--run_dir {root} can't be made in {parent}: {e.strerror or e}") from e
+
+
+def _build_specs(checked: config_lib.Config) -> Specs:
+    """Builds the environment once, reads its specs and looks at one observation."""
+    from sactory import envs
+
+    wanted, seed = checked.get(settings.Env), checked.get(settings.Run).seed
+    envs.check_name(wanted.name)
+    source = provenance.env_source(wanted.name)
+    with _hushed():
+        importlib.import_module("tf_agents.environments.py_environment")
+    with _blaming(f"environment {wanted.name} can't be built"):
+        env = envs.load(wanted, seed)
+    try:
+        with _blaming(f"environment {wanted.name} has no usable specs"):
+            specs = Specs.of_env(env, wanted, source)
+        with _blaming(f"environment {wanted.name} can't be reset"):
+            first = env.reset().observation
+        _check_observation(specs, first)
+    finally:
+        with contextlib.suppress(Exception):  # what was read is good, however it closes
+            env.close()
+    return specs
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps what libraries print while they are imported off the console, unless they fail.
+
+    TensorFlow's C++ writes to the descriptor itself, so that is what is turned aside.
+    """
+    sys.stderr.flush()
+    console = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(console, said.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(console, 2)
+            os.close(console)
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Turns whatever a user's code raises into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"{what}: {type(e).__name__}: {' '.join(str(e).split())}") from e
+
+
+def _check_observation(specs: Specs, observation: Any) -> None:
+    """Checks that the first observation is what the specs promise."""
+    lone = isinstance(specs.observation, ArraySpec)
+    for key, spec in specs.sensors.items():
+        where = f"environment {specs.env['name']}: observation" + ("" if lone else f" {key!r}")
+        try:
+            value = np.asarray(observation if lone else observation[key])
+        except (KeyError, TypeError, IndexError, ValueError):
+            raise UserError(f"{where} is missing after reset, its spec promises {spec}") from None
+        if value.shape != spec.shape or value.dtype.name != spec.dtype:
+            raise UserError(
+                f"{where} is {value.dtype.name} {list(value.shape)} after reset, "
+                f"its spec promises {spec.dtype} {list(spec.shape)}"
+            )
+        if not np.isfinite(value).all():
+            raise UserError(f"{where} holds NaN or an infinite number after reset")
+
+
+def _unbound_defaults(checked: config_lib.Config) -> str:
+    """Bindings for what the config leaves open, so that another Sactory can't change the run."""
+    unbound = [
+        f"{key} = {value!r}" for key, value in checked.values.items() if key not in checked.places
+    ]
+    return "\n".join(["", "# Not bound above: defaults.", *unbound, ""]) if unbound else ""
+
+
+def _freeze(run_dir: RunDir, text: str, specs: Specs, record: dict[str, Any]) -> None:
+    """Writes the run directory, whole or not at all; it is private to its user (0700)."""
+    root = run_dir.root.resolve()  # a link to an empty directory stays a link
+    missing = [parent for parent in root.parents if not parent.exists()]
+    try:
+        with whole_directory(root) as temporary:
+            new = RunDir(temporary)
+            write_atomic(new.config, text)
+            write_json(new.specs, specs.to_json())
+            if specs.env.get("single_file"):
+                new.code.mkdir()
+                shutil.copy2(specs.env["file"], new.code)
+            write_json(new.provenance, record)
+    except BaseException:
+        for parent in missing:  # the nearest first; one that is no longer empty stays
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise

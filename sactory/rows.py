@@ -1,0 +1,135 @@
+"""The packed float32 row: how one agent step lies in one vector.
+
+`RowFormat` maps field names to slices; numpy packs on the collector's side, TensorFlow unpacks
+inside the trainer's compiled step. What the values mean is the adder's and the agent's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+FLAT = "flat"
+VERSION = 1
+
+
+def join_key(name: str, key: str | None) -> str:
+    """Field name of one sensor: `observation`, or `observation/<key>` in a dictionary."""
+    return name if key is None else f"{name}/{key}"
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFormat:
+    """The fields of a row, in order.
+
+    Attributes:
+        fields: Pairs of name and shape.
+        kind: The item kind. `flat`: an item is `segment_length` self-contained rows.
+        version: Changes when a row of the same kind is laid out or computed in another way.
+    """
+
+    fields: tuple[tuple[str, tuple[int, ...]], ...]
+    kind: str = FLAT
+    version: int = VERSION
+
+    @property
+    def size(self) -> int:
+        """Floats in a row."""
+        return sum(math.prod(shape) for _, shape in self.fields)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each field lies in a row."""
+        result, start = {}, 0
+        for name, shape in self.fields:
+            result[name] = slice(start, start + math.prod(shape))
+            start += math.prod(shape)
+        return result
+
+    def pack(self, values: dict[str, Any]) -> np.ndarray:
+        """Packs the named values into one row, float32 `[size]`.
+
+        Raises:
+            ValueError: A field is missing, unknown or of a wrong shape.
+        """
+        if set(values) != {name for name, _ in self.fields}:
+            raise ValueError(f"row fields are {[n for n, _ in self.fields]}, got {list(values)}")
+        row = np.empty(self.size, np.float32)
+        slices = self.slices
+        for name, shape in self.fields:
+            value = np.asarray(values[name])
+            if value.shape != tuple(shape):
+                raise ValueError(f"field {name} has shape {value.shape}, not {tuple(shape)}")
+            row[slices[name]] = value.ravel()
+        return row
+
+    def unpack(self, rows: Any) -> dict[str, Any]:
+        """Unpacks rows `[..., size]` (numpy or TensorFlow) into fields `[..., *shape]`.
+
+        Sensors of a dictionary observation come back as a dictionary, in the stored order.
+        """
+        xp: Any = np
+        if not isinstance(rows, np.ndarray):
+            import tensorflow as tf
+
+            xp = tf
+        result: dict[str, Any] = {}
+        for (name, shape), part in zip(self.fields, self.slices.values()):
+            value = rows[..., part]
+            if len(shape) == 0:
+                value = value[..., 0]
+            elif len(shape) > 1:
+                value = xp.reshape(value, (*rows.shape[:-1], *shape))
+            group, _, key = name.partition("/")
+            if key:
+                result.setdefault(group, {})[key] = value
+            else:
+                result[name] = value
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """The format as `specs.json` holds it."""
+        fields = [{"name": name, "shape": list(shape)} for name, shape in self.fields]
+        return {"kind": self.kind, "version": self.version, "size": self.size, "fields": fields}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> RowFormat:
+        """Reads `to_json`'s form.
+
+        Raises:
+            ValueError: The row was written by a version that this one can't read.
+        """
+        if (value["kind"], value["version"]) != (FLAT, VERSION):
+            raise ValueError(
+                f"rows of kind {value['kind']} version {value['version']} are unknown to this "
+                f"version of Sactory, which writes {FLAT} version {VERSION}"
+            )
+        fields = tuple((f["name"], tuple(f["shape"])) for f in value["fields"])
+        return cls(fields, value["kind"], value["version"])
+
+
+def flat_row_format(observation: Any, action: Any) -> RowFormat:
+    """The self-contained row `[s, a, R, D, s', policy step]`.
+
+    R is the n-step reward `sum_i gamma^i r_i`, D the bootstrap coefficient `gamma^n d` where d is
+    0 only at a true terminal, s' the state n steps on, so that `y = R + D V(s')`.
+
+    Args:
+        observation: A spec with `.shape`, or a dictionary of them.
+        action: A spec with `.shape`.
+    """
+    sensors = observation.items() if isinstance(observation, dict) else [(None, observation)]
+    shapes = [(key, tuple(spec.shape)) for key, spec in sensors]
+    return RowFormat(
+        (
+            *((join_key("observation", key), shape) for key, shape in shapes),
+            ("action", tuple(action.shape)),
+            ("reward", ()),
+            ("discount", ()),
+            *((join_key("next_observation", key), shape) for key, shape in shapes),
+            ("policy_step", ()),
+        )
+    )

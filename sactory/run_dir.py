@@ -1,0 +1,195 @@
+"""Where everything of a run lies, and how a file is written so that it is whole or absent.
+
+    R/  config.gin specs.json provenance.json code/      frozen by init
+        train.log eval.log tb/<program>/ video/<env_steps>.mp4
+        policies/{greedy,collect}/<export>/               SavedModels with meta.json
+        train/<train_step>/                               trainer checkpoints
+        replay/                                           Reverb's own root: nothing else lives there
+        status/<program>.json                             heartbeats
+        services/<host>/                                  the generated supervise tree
+        address.json locks/ done.json failed.json
+
+This module knows names and atomic writes only; it never decides what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sactory.errors import UserError
+
+
+class RunDir:
+    """The paths of one run.
+
+    Args:
+        root: The run directory R. It need not exist yet.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]):
+        self.root = Path(root).absolute()
+        self.config = self.root / "config.gin"
+        self.specs = self.root / "specs.json"
+        self.provenance = self.root / "provenance.json"
+        self.code = self.root / "code"
+        self.train_log = self.root / "train.log"
+        self.eval_log = self.root / "eval.log"
+        self.videos = self.root / "video"
+        self.trainer_checkpoints = self.root / "train"
+        self.replay_checkpoints = self.root / "replay"
+        self.address = self.root / "address.json"
+        self.done = self.root / "done.json"
+        self.failed = self.root / "failed.json"
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.root)!r})"
+
+    def tensorboard(self, program: str) -> Path:
+        """Event files of one program, for example `train` or `collect_0`."""
+        return self.root / "tb" / program
+
+    def policies(self, kind: str) -> Path:
+        """Exports of one kind, `greedy` or `collect`."""
+        return self.root / "policies" / kind
+
+    def video(self, env_steps: int) -> Path:
+        """The video of the policy exported at `env_steps` env steps."""
+        return self.videos / f"{env_steps}.mp4"
+
+    def status(self, program: str) -> Path:
+        """The heartbeat of one program, for example `train` or `collect_0`."""
+        return self.root / "status" / f"{program}.json"
+
+    def services(self, host: str | None = None) -> Path:
+        """The supervise tree of one host (default: this one)."""
+        return self.root / "services" / (host or socket.gethostname())
+
+    def lock(self, name: str) -> Path:
+        """A file to take an advisory lock on."""
+        return self.root / "locks" / name
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether init has finished; provenance.json is the last file it writes."""
+        return self.provenance.exists()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has reached its end."""
+        return self.done.exists()
+
+    def require(self) -> RunDir:
+        """Returns itself if init has frozen it, else raises `UserError`."""
+        if not self.is_frozen:
+            raise UserError(
+                f"{self.root} is not a run directory (it has no provenance.json): "
+                f"make one with `sactory init --run_dir {self.root} --config CONFIG`"
+            )
+        return self
+
+
+def fsync_path(path: Path) -> None:
+    """Flushes one file or directory to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Writes a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises:
+        OSError: The disk is full or the directory can't be written; the old file stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data.encode() if isinstance(data, str) else data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    fsync_path(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON with `write_atomic`. NaN is refused: it is not JSON."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow)."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Yields a temporary sibling to fill; on success it is fsynced and renamed to `path`.
+
+    On any error the temporary directory is removed and `path` never appears.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
+    try:
+        yield temporary
+        for directory, _, files in os.walk(temporary):
+            for name in files:
+                fsync_path(Path(directory) / name)
+            fsync_path(Path(directory))
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_path(path.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Removes the temporary directories that a killed writer left in `directory`."""
+    for leftover in directory.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+class Locked(Exception):
+    """Somebody else holds the lock."""
+
+
+def hold_lock(path: Path) -> int:
+    """Takes an exclusive advisory lock that lives as long as this process.
+
+    Returns:
+        The open descriptor: keep it. The kernel frees the lock however the process ends.
+
+    Raises:
+        Locked: Another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        os.close(fd)
+        raise Locked(str(path)) from e
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd

@@ -1,0 +1,240 @@
+"""`sactory status`: what a run is doing, read from the files in its run directory.
+
+It talks to no program and never imports TensorFlow, so it answers at once, for a stuck run too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from sactory.flags import Flags
+from sactory.run_dir import RunDir, read_json
+
+ALIVE_FILE = "alive.json"  # in a tree's directory: its heartbeat
+SERVICE_STATE_FILE = "state.json"  # in a service's directory: how its program ended last
+SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
+_TAIL_BYTES = 64 * 1024
+_ENDED = ("done", "stopped", "failed")
+
+
+def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
+    """Everything `sactory status --json` prints.
+
+    Args:
+        run_dir: The run directory.
+        now: Unix time; None: the clock's.
+    """
+    now = time.time() if now is None else now
+    beats = {p.stem: b for p in _beats(run_dir) if isinstance(b := read_json(p), dict)}
+    trees = [_tree(path, now) for path in _tree_paths(run_dir)]
+    alive = any(tree["alive"] for tree in trees)
+    services: dict[str, Path] = {}
+    for tree in sorted(trees, key=lambda t: t["time"]):
+        services.update({name: tree["path"] / name for name in tree["services"]})
+    programs = [
+        _program(name, beats.get(name, {}), services.get(name), now)
+        for name in sorted({*beats, *services}, key=_order)
+    ]
+    # A collector that an earlier start had, and this one doesn't, is of no interest.
+    programs = [p for p in programs if not services or full_name(p) in services or p["alive"]]
+    train, server = beats.get("train", {}), beats.get("replay_server", {})
+    return {
+        "state": _state(run_dir, alive, programs),
+        "env_steps": int(train.get("env_steps") or 0),
+        "train_steps": int(train.get("train_steps") or 0),
+        "ratio": train.get("ratio"),
+        "replay_size": _first(train.get("replay_size"), server.get("replay_size"), 0),
+        "last_train_return": _last_value(run_dir.train_log, "episode_reward"),
+        "last_eval_return": _last_value(run_dir.eval_log, "episode_reward"),
+        "programs": programs,
+        "done": read_json(run_dir.done),
+        "failed": read_json(run_dir.failed),
+        "time": now,
+    }
+
+
+def _beats(run_dir: RunDir) -> list[Path]:
+    return [p for p in run_dir.status("").parent.glob("*.json") if not p.name.startswith(".")]
+
+
+def _tree_paths(run_dir: RunDir) -> list[Path]:
+    return [p.parent for p in run_dir.services("*").parent.glob(f"*/{ALIVE_FILE}")]
+
+
+def _tree(path: Path, now: float) -> dict[str, Any]:
+    beat = read_json(path / ALIVE_FILE) or {}
+    alive = beat.get("state") in ("running", "stopping") and is_alive(beat, now)
+    services = beat.get("services") or []
+    return {"path": path, "alive": alive, "services": services, "time": beat.get("time", 0.0)}
+
+
+def is_alive(beat: dict[str, Any], now: float) -> bool:
+    """Whether the process behind a heartbeat lives: it beats and, on this host, it exists."""
+    if now - float(beat.get("time") or 0.0) > SILENT_AFTER_SECONDS:
+        return False
+    return beat.get("host") != socket.gethostname() or process_exists(int(beat.get("pid") or 0))
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this host lives; a zombie does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2] not in "ZX"
+
+
+def _program(name: str, beat: dict[str, Any], service: Path | None, now: float) -> dict[str, Any]:
+    """One program's line."""
+    stored = read_json(service / SERVICE_STATE_FILE) if service else None
+    memory = stored if isinstance(stored, dict) else {}
+    alive = bool(beat) and beat.get("state") not in _ENDED and is_alive(beat, now)
+    program, _, worker = name.partition("_") if name.startswith("collect_") else (name, "", "")
+    return {
+        "name": beat.get("program", program),
+        "worker": beat.get("worker", int(worker) if worker.isdigit() else None),
+        "pid": beat.get("pid") if alive else None,
+        "state": _program_state(beat, memory, alive, now),
+        "restarts": max(0, int(memory.get("starts") or 0) - 1)
+        if memory
+        else int(beat.get("restarts") or 0),
+        "steps_per_second": beat.get("steps_per_second") if alive else 0.0,
+        "alive": alive,
+        "host": beat.get("host"),
+        "cpus": beat.get("cpus"),
+        "threads": beat.get("threads"),
+        "last_exit": memory.get("last_exit") or None,
+        "last_error": memory.get("last_error") or beat.get("error"),
+    }
+
+
+def _program_state(beat: dict[str, Any], memory: dict[str, Any], alive: bool, now: float) -> str:
+    if memory.get("outcome") == "failed":
+        return "failed"
+    if alive:
+        return str(beat.get("state"))
+    if memory.get("outcome") == "finished":
+        return "done"
+    if float(memory.get("not_before") or 0.0) > now:
+        return "restarting"
+    if not beat:
+        return "starting" if memory else "stopped"
+    if beat.get("state") in _ENDED:
+        return str(beat["state"])
+    exists = beat.get("host") == socket.gethostname() and process_exists(int(beat["pid"]))
+    return "silent" if exists else "dead"
+
+
+def _state(run_dir: RunDir, tree_alive: bool, programs: list[dict[str, Any]]) -> str:
+    """State of the whole run."""
+    active = tree_alive or any(p["alive"] for p in programs)
+    if run_dir.is_done and not active:
+        return "done"
+    if run_dir.failed.exists() and not run_dir.is_done:
+        return "failed"
+    if not active:
+        return "stopped"
+    trainer = next((p for p in programs if p["name"] == "train"), None)
+    if trainer is None:
+        return "starting"
+    begun = trainer["restarts"] or (trainer["alive"] and trainer["state"] != "starting")
+    return "running" if begun or run_dir.is_done else "starting"
+
+
+def last_row(log: Path, key: str) -> dict[str, Any] | None:
+    """The last row of a JSON-lines log that has `key`; a half-written last line is skipped."""
+    try:
+        with open(log, "rb") as f:
+            f.seek(0, os.SEEK_END)
+            f.seek(max(0, f.tell() - _TAIL_BYTES))
+            lines = f.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and key in row:
+            return row
+    return None
+
+
+def _last_value(log: Path, key: str) -> float | None:
+    row = last_row(log, key)
+    return None if row is None else row[key]
+
+
+def _first(*values: Any) -> Any:
+    return next((v for v in values if v is not None), None)
+
+
+def full_name(program: dict[str, Any]) -> str:
+    """Name of a program's service: `train`, `collect_0`."""
+    worker = program["worker"]
+    return program["name"] if worker is None else f"{program['name']}_{worker}"
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    """The order of the data's path: server, collectors, trainer, evaluator."""
+    order = ["replay_server", "collect", "train", "eval"]
+    program, _, worker = name.partition("_") if name.startswith("collect_") else (name, "", "")
+    place = order.index(program) if program in order else len(order)
+    return place, int(worker) if worker.isdigit() else 0, name
+
+
+def _print_table(run_dir: RunDir, status: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    counters = [f"{status['env_steps']:,} env steps", f"{status['train_steps']:,} updates"]
+    for label, key, form in (
+        ("RATIO", "ratio", ".4f"),
+        ("rows", "replay_size", ",.0f"),
+        ("train return", "last_train_return", ".1f"),
+        ("eval return", "last_eval_return", ".1f"),
+    ):
+        if status[key] is not None:
+            counters.append(f"{label} {status[key]:{form}}")
+    console.print(f"{status['state']}: {run_dir}", markup=False)
+    console.print(" | ".join(counters), markup=False)
+    table = Table("program", "pid", "state", "restarts", "steps/s", "cores", "last error")
+    for p in status["programs"]:
+        rate = p["steps_per_second"]
+        table.add_row(
+            full_name(p),
+            str(p["pid"] or "-"),
+            p["state"],
+            str(p["restarts"]),
+            "-" if rate is None else f"{rate:,.1f}",
+            "any" if not p["cpus"] else ",".join(map(str, p["cpus"])),
+            escape(p["last_error"] or ""),
+        )
+    if status["programs"]:
+        console.print(table, markup=False)
+    if status["failed"]:
+        failed = status["failed"]
+        console.print(f"{failed.get('program')} failed: {failed.get('error')}", markup=False)
+        console.print(f"log: {failed.get('log')}", markup=False)
+
+
+def main(argv: list[str]) -> int:
+    """Prints the status of a run, as a table or as one JSON object."""
+    flags = Flags("status", "Says what a run is doing: counters, programs, rates, last errors.")
+    flags.string("run_dir", None, "the run directory", required=True)
+    flags.boolean("json", False, "print one JSON object")
+    args, _ = flags.parse(argv)
+    run_dir = RunDir(args.run_dir).require()
+    status = collect(run_dir)
+    if args.json:
+        print(json.dumps(status))
+    else:
+        _print_table(run_dir, status)
+    return 0

@@ -1,0 +1,1 @@
+"""Turns a run directory into a running daemontools tree, and ends it."""

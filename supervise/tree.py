@@ -1,0 +1,178 @@
+"""Makes the daemontools tree of a run: one service directory per program, each with a log.
+
+    R/services/<host>/
+        tree.json                 what the reaper reads: the services and the grace period
+        train/run  train/service.json  train/log/run       the program and its multilog
+        collect_0/ …  replay_server/  eval/
+
+The directories are ordinary daemontools services: `svstat R/services/<host>/*`, `svc -t …`.
+This module writes files; `supervise.reaper` starts what they describe.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import site
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import sactory
+from sactory.run_dir import RunDir, write_atomic, write_json
+from sactory.status import ALIVE_FILE
+from supervise import verdict
+from supervise.templates import LOG_RUN, RUN
+
+DEFAULT_GRACE_SECONDS = 60.0
+TREE_FILE = "tree.json"  # written here once, read by the reaper
+STOP_FILE = "stop"  # whoever creates it, on any host that sees R, stops the tree
+LAST_TO_STOP = "replay_server"  # the others may still want to hand it their last rows
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program of the tree.
+
+    Attributes:
+        name: Name of its service.
+        command: Its argv.
+        environment: Variables of its own.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def sactory_command(verb: str, *arguments: str) -> list[str]:
+    """The argv of `sactory VERB …` with this very Python, whatever the working directory holds."""
+    if sys.version_info >= (3, 11):  # PYTHONSAFEPATH keeps the working directory off the path
+        return [sys.executable, "-m", "sactory.cli", verb, *arguments]
+    launch = "import sys; del sys.path[0]; from sactory.cli import main; sys.exit(main())"
+    return [sys.executable, "-c", launch, verb, *arguments]
+
+
+def program_environment() -> dict[str, str]:
+    """The caller's environment with what `sactory_command` needs."""
+    return {**os.environ, "PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
+
+
+def programs(run_dir: RunDir, num_collectors: int, device: str = "cpu") -> list[Program]:
+    """The programs of a run on one host.
+
+    Args:
+        run_dir: The run directory.
+        num_collectors: Number of collectors.
+        device: `gpu` lets the trainer see the GPUs; nobody else does.
+    """
+    where = ["--run_dir", str(run_dir.root)]
+    no_gpu = {"CUDA_VISIBLE_DEVICES": "-1"}
+    # Reverb names and sorts its checkpoints by local time: a clock change would misorder them.
+    server = Program("replay_server", sactory_command("replay-server", *where), {"TZ": "UTC"})
+    server.environment.update(no_gpu)
+    collectors = [
+        Program(
+            f"collect_{worker}",
+            sactory_command("collect", *where, "--worker", str(worker)),
+            no_gpu,
+        )
+        for worker in range(num_collectors)
+    ]
+    trainer = Program("train", sactory_command("train", *where), {} if device == "gpu" else no_gpu)
+    return [server, *collectors, trainer, Program("eval", sactory_command("eval", *where), no_gpu)]
+
+
+def write_tree(
+    run_dir: RunDir,
+    members: Sequence[Program],
+    directory: str | None = None,
+    grace_seconds: float = DEFAULT_GRACE_SECONDS,
+    limits: dict[str, float] | None = None,
+) -> Path:
+    """Writes the service directories, replacing those of an earlier start; logs are kept.
+
+    Call it only while holding the run's lock, when no tree of this run lives on this host.
+
+    Args:
+        run_dir: The run directory.
+        members: The programs.
+        directory: Working directory of the programs; None or missing: the run directory.
+        grace_seconds: From a stop to the moment when whatever is left is killed.
+        limits: Fields of `verdict.Settings` to set otherwise than by default.
+
+    Returns:
+        The tree's directory.
+    """
+    root = run_dir.services()
+    root.mkdir(parents=True, exist_ok=True)
+    names = [member.name for member in members]
+    for old in root.iterdir():
+        if old.is_dir() and old.name not in names:
+            shutil.rmtree(old)
+    for name in (STOP_FILE, ALIVE_FILE):
+        (root / name).unlink(missing_ok=True)
+    if directory is None or not os.path.isdir(directory):
+        directory = str(run_dir.root)
+    for member in members:
+        settings = verdict.Settings(
+            name=member.name,
+            failed_file=str(run_dir.failed),
+            directory=directory,
+            grace_seconds=program_grace(grace_seconds),
+        )
+        _write_service(root / member.name, member, {**asdict(settings), **(limits or {})})
+    write_json(root / TREE_FILE, {"services": names, "grace_seconds": grace_seconds})
+    return root
+
+
+def program_grace(tree_grace: float) -> float:
+    """A program's own grace period in seconds.
+
+    The replay server is told to stop up to a third of the tree's grace after the others.
+    """
+    return max(1.0, tree_grace * 2.0 / 3.0 - 2.0)
+
+
+def _write_service(path: Path, member: Program, settings: dict[str, object]) -> None:
+    for name in ("down", verdict.STATE_FILE):
+        (path / name).unlink(missing_ok=True)
+    write_json(path / verdict.SETTINGS_FILE, settings)
+    variables = {
+        "PYTHONPATH": python_path(),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        **member.environment,
+    }
+    exports = "\n".join(f"export {k}={shlex.quote(v)}" for k, v in variables.items())
+    text = RUN.format(
+        name=member.name,
+        exports=exports,
+        python=shlex.quote(sys.executable),
+        command=shlex.join(member.command),
+    )
+    _write_script(path / "run", text)
+    _write_script(path / "log" / "run", LOG_RUN)
+
+
+def _write_script(path: Path, text: str) -> None:
+    write_atomic(path, text)
+    path.chmod(0o700)
+
+
+def python_path() -> str:
+    """PYTHONPATH of the programs: the caller's, made absolute, with Sactory's home in front.
+
+    Sactory may have been found through the working directory, which the programs don't share.
+    """
+    home = str(Path(sactory.__file__).resolve().parent.parent)
+    installed = home in [os.path.realpath(p) for p in [*site.getsitepackages(), _user_site()]]
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    paths = ([] if installed else [home]) + [os.path.abspath(p) for p in given]
+    return os.pathsep.join(dict.fromkeys(paths))
+
+
+def _user_site() -> str:
+    return site.getusersitepackages() if site.ENABLE_USER_SITE else ""

@@ -1,0 +1,147 @@
+"""A collector's environment: what it refuses, how episodes join, who may be which worker."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tf_agents.environments import py_environment
+from tf_agents.specs import array_spec
+from tf_agents.trajectories import time_step as ts
+
+from collect.adder import NStepAdder
+from collect.main import take_worker_id
+from collect.slot import BadStep, Slot
+from sactory import settings
+from sactory.errors import UserError
+from sactory.run_dir import RunDir
+from sactory.specs import Specs
+
+LENGTH = 4
+
+
+class Scripted(py_environment.PyEnvironment):
+    """Counts its steps; `faults` replaces what it yields at some of them (counted over all)."""
+
+    action_repeat = 1
+    max_episode_steps = LENGTH
+
+    def __init__(self, faults=None, terminal=False):
+        super().__init__()
+        self.faults, self.terminal = faults or {}, terminal
+        self.total = self.count = 0
+
+    def observation_spec(self):
+        return array_spec.ArraySpec((2,), np.float32, "observation")
+
+    def action_spec(self):
+        return array_spec.BoundedArraySpec((1,), np.float32, -1.0, 1.0, "action")
+
+    def _reset(self):
+        self.count = 0
+        return ts.restart(np.array([0, self.total], np.float32))
+
+    def _step(self, action):
+        self.count += 1
+        self.total += 1
+        last = self.count == LENGTH
+        step = ts.TimeStep(
+            np.int32(ts.StepType.LAST if last else ts.StepType.MID),
+            np.float32(self.count),
+            np.float32(0.0 if last and self.terminal else 1.0),
+            np.array([self.count, self.total], np.float32),
+        )
+        return step._replace(**self.faults.get(self.total, {}))
+
+
+def make_slot(faults=None, n_step=1, terminal=False):
+    env = Scripted(faults, terminal)
+    specs = Specs.of_env(env, settings.Env(name="python:a:b"))
+    out = np.zeros(2, np.float32)
+    return Slot(env, specs, NStepAdder(2, 1, n_step, 0.9), out), specs, out
+
+
+def play(slot, steps):
+    rows, episodes = [], []
+    for t in range(steps):
+        new, episode = slot.step(np.array([t / 10], np.float32), policy_step=7)
+        rows += new
+        episodes += [episode] if episode else []
+    return rows, episodes
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_no_row_joins_two_episodes(n_step):
+    slot, specs, _ = make_slot(n_step=n_step)
+    rows, episodes = play(slot, 3 * LENGTH)
+    assert len(rows) == 3 * LENGTH
+    for row in specs.row.unpack(np.stack(rows)).items():
+        assert np.isfinite(row[1]).all()
+    fields = specs.row.unpack(np.stack(rows))
+    start, end = fields["observation"], fields["next_observation"]
+    # The second number counts over all episodes: start and end lie in the same one.
+    assert (start[:, 1] // LENGTH == (end[:, 1] - 1) // LENGTH).all()
+    assert [e["episode_return"] for e in episodes] == [1 + 2 + 3 + 4] * 3
+    assert [e["length"] for e in episodes] == [LENGTH] * 3
+
+
+def test_time_limit_bootstraps_and_terminal_does_not():
+    for terminal in (False, True):
+        slot, specs, _ = make_slot(terminal=terminal)
+        rows, _ = play(slot, LENGTH)
+        discount = specs.row.unpack(np.stack(rows))["discount"]
+        np.testing.assert_allclose(discount[:-1], 0.9)
+        np.testing.assert_allclose(discount[-1], 0.0 if terminal else 0.9)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"observation": np.array([np.nan, 0], np.float32)}, "observation holds NaN or infinity"),
+        ({"observation": np.zeros(1, np.float32)}, r"observation has shape \(1,\)"),
+        ({"reward": np.float32("inf")}, "reward is inf"),
+        ({"reward": np.zeros(2, np.float32)}, "reward is not one number"),
+        ({"discount": np.float32("nan")}, "discount is nan"),
+    ],
+)
+def test_a_bad_step_is_refused_by_name_and_a_new_episode_begins(fault, message, caplog):
+    slot, specs, out = make_slot({2: fault}, n_step=3)
+    rows, episodes = play(slot, 2 + LENGTH)
+    assert slot.refused == 1
+    assert caplog.records and pytest.approx(0) == out[0]
+    assert len(rows) == LENGTH  # of the cut episode no window was whole
+    assert np.isfinite(np.stack(rows)).all()
+    assert len(episodes) == 1
+    import re
+
+    assert re.search(message, caplog.text)
+
+
+def test_an_environment_that_never_starts_well_is_an_error():
+    env = Scripted()
+    env._reset = lambda: ts.restart(np.array([np.nan, 0], np.float32))
+    specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
+    with pytest.raises(BadStep, match="three resets in a row"):
+        Slot(env, specs, NStepAdder(2, 1, 1, 0.9), np.zeros(2, np.float32))
+
+
+def test_worker_takes_the_lowest_free_id_and_a_second_holder_is_refused(tmp_path):
+    run_dir = RunDir(tmp_path)
+    first, hold_first = take_worker_id(run_dir, None)
+    other = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from collect.main import take_worker_id as t; "
+            "from sactory.run_dir import RunDir; print(t(RunDir(sys.argv[1]), None)[0])",
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (first, other.stdout.strip()) == (0, "1")
+    with pytest.raises(UserError, match="--worker = 0 is taken"):
+        take_worker_id(run_dir, 0)
+    assert hold_first > 0

@@ -1,0 +1,84 @@
+"""Progress survives loss, repetition and reordering of reports; triggers survive jumps."""
+
+import random
+
+import pytest
+
+from sactory.progress import Book, Episode, RunState, report
+from sactory.triggers import Every
+
+
+def history(worker, incarnation, length):
+    """All reports one incarnation sends: an episode every third report."""
+    reports, episodes = [], []
+    for i in range(1, length + 1):
+        if i % 3 == 0:
+            episodes.append(Episode(len(episodes), float(i), 10, 0.5))
+        reports.append(report(worker, incarnation, 5 * i, 10 * i, episodes[-4:]))
+    return reports
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lost_repeated_and_reordered_reports_do_no_harm(seed):
+    rng = random.Random(seed)
+    sent = history(0, 11, 30) + history(0, 12, 20) + history(1, 13, 10)
+    finals = [sent[29], sent[49], sent[59]]
+    kept = [r for r in sent if r in finals or rng.random() < 0.5]
+    kept += rng.choices(kept, k=20)
+    rng.shuffle(kept)
+    book = Book()
+    for r in kept:
+        book.add(r)
+    assert book.rows == 5 * (30 + 20 + 10)
+    assert book.env_steps == 10 * (30 + 20 + 10)
+
+
+def test_each_episode_is_new_exactly_once():
+    book, seen = Book(), []
+    for r in history(3, 7, 30):
+        seen += book.add(r) + book.add(r)
+    assert [e.sequence for e in seen] == list(range(10))
+    assert book.episodes == 10
+
+
+def test_totals_never_step_back_when_an_old_book_meets_newer_reports():
+    book = Book()
+    reports = history(0, 1, 10)
+    for r in reports[:4]:
+        book.add(r)
+    restored = Book.from_json(book.to_json())
+    for r in reports[4:8]:
+        book.add(r)
+    restored.merge(book)
+    assert restored.to_json() == book.to_json()
+    restored.add(reports[2])
+    assert restored.env_steps == 80
+
+
+def test_run_state_ignores_fields_of_a_newer_version():
+    state = RunState(1, 2, 3, 4, 5, 6.0)
+    assert RunState.from_json({**state.to_json(), "lesson": 3}) == state
+
+
+def test_trigger_fires_on_crossing_also_when_steps_jump():
+    due = Every(10)
+    assert [due(x) for x in (3, 9, 10, 11, 35, 39, 40)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_trigger_does_not_fire_again_after_a_restart_or_a_step_back():
+    due = Every(10, start=25)
+    assert not due(26) and due(30)
+    assert not due(12) and not due(31) and due(40)
+
+
+def test_trigger_refuses_an_interval_of_nothing():
+    with pytest.raises(ValueError, match="above 0"):
+        Every(0)

@@ -1,0 +1,182 @@
+"""Collector's writer → Reverb server → trainer's feeder, with a real server in this process."""
+
+import collections
+import threading
+
+import numpy as np
+import pytest
+import reverb
+import tensorflow as tf
+
+from collect.writer import SegmentWriter
+from sactory import client as client_lib
+from sactory import progress, settings, tables, weights
+from sactory.errors import UserError
+from sactory.rows import RowFormat
+from train.feeder import Feeder
+
+pytestmark = pytest.mark.timeout(120)
+ROW = RowFormat((("observation", (2,)), ("action", ())))
+
+
+def limits(**kwargs):
+    replay = {"capacity": 1000, **kwargs.pop("replay", {})}
+    learner = {"batch_size": 8, "updates_per_call": 2, **kwargs.pop("learner", {})}
+    worker = settings.Worker(random_steps=kwargs.pop("random_steps", 10))
+    return tables.replay_limits(
+        settings.Replay(**replay), settings.Learner(**learner), worker, num_collectors=1
+    )
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(limits, segment_length):
+        server = reverb.Server(tables.build_tables(ROW, limits, segment_length))
+        servers.append(server)
+        return server, reverb.Client(f"127.0.0.1:{server.port}")
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def row(i):
+    return np.array([i, -i, i % 7], np.float32)
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length):
+    free = {"segment_length": length, "mode": "async", "updates_per_row": None}
+    server, client = serve(limits(replay=free), length)
+    writer = SegmentWriter(client, length, ROW.size)
+    for i in range(64):
+        writer.add(row(i))
+        assert writer.has_room(5)
+    assert writer.flush(5)
+    assert client_lib.table_infos(client)[tables.REPLAY].current_size == 64 // length
+    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, length, ROW.size, None, seed=0)
+    counts = collections.Counter()
+    for _ in range(60):
+        block = feeder.get(20).numpy()
+        assert block.shape == (2, 8, 3)
+        flat = block.reshape(-1, 3)
+        np.testing.assert_array_equal(flat, [row(i) for i in flat[:, 0]])
+        counts.update(flat[:, 0].astype(int).tolist())
+        segments = collections.Counter(flat[:, 0].astype(int) // length)
+        assert all(n % length == 0 for n in segments.values())  # whole segments in one pool
+    assert len(counts) == 64
+
+
+def test_a_segment_that_is_not_full_is_not_sent(serve):
+    _, client = serve(limits(replay={"segment_length": 4}), 4)
+    writer = SegmentWriter(client, 4, ROW.size)
+    for i in range(7):
+        writer.add(row(i))
+    assert writer.flush(5)
+    assert client_lib.table_infos(client)[tables.REPLAY].current_size == 1
+
+
+def test_sync_holds_the_collector_and_async_does_not(serve):
+    def write_until_held(mode):
+        _, client = serve(limits(replay={"mode": mode}), 1)
+        writer = SegmentWriter(client, 1, ROW.size)
+        for i in range(400):
+            writer.add(row(i))
+            if not writer.has_room(0.5):
+                return i
+        return None
+
+    assert write_until_held("sync") is not None
+    assert write_until_held("async") is None
+
+
+def test_sync_keeps_samples_in_proportion_to_inserts(serve):
+    lim = limits()
+    server, client = serve(lim, 1)
+    writer = SegmentWriter(client, 1, ROW.size)
+    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, 1, ROW.size, None, seed=0)
+    stop, updates = threading.Event(), 0
+
+    def write():
+        i = 0
+        while not stop.is_set():
+            writer.add(row(i))
+            i += 1
+            while not writer.has_room(0.2) and not stop.is_set():
+                pass
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while updates < 400:
+            assert feeder.get(20) is not None
+            updates += 2
+        info = client_lib.table_infos(client)[tables.REPLAY].rate_limiter_info
+    finally:
+        stop.set()
+        thread.join(20)
+    ahead = info.sample_stats.completed - lim.samples_per_insert * (
+        info.insert_stats.completed - lim.min_size
+    )
+    assert abs(ahead) <= lim.error_buffer
+    assert updates * 8 <= info.sample_stats.completed
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_the_rate_does_not_depend_on_the_segment_length(length):
+    lim = limits(replay={"segment_length": length, "updates_per_row": 0.5}, learner={"batch_size": 10})
+    assert lim.samples_per_insert == 5
+    assert lim.min_size == 10 // length
+    assert lim.max_size == 1000 // length
+
+
+def test_a_table_that_could_never_be_sampled_is_refused():
+    with pytest.raises(UserError, match=r"replay.capacity = 1000 .*random_steps = 1000"):
+        limits(random_steps=1000)
+
+
+def test_weights_and_state_make_the_round_trip(serve):
+    _, client = serve(limits(), 1)
+    infos = client_lib.table_infos(client)
+    assert weights.latest(client, infos) is None
+    assert client_lib.take_json(client, tables.STATE, infos) == []
+    vector = np.arange(5, dtype=np.float32)
+    for step in (3, 8):
+        weights.publish(client, weights.Version(2, step), vector * step)
+    state = progress.RunState(1, 2, 3, 2, 8, 9.5)
+    client_lib.put_json(client, tables.STATE, state.to_json())
+    infos = client_lib.table_infos(client)
+    version, got = weights.latest(client, infos)
+    assert version == weights.Version(2, 8)
+    np.testing.assert_array_equal(got, vector * 8)
+    (message,) = client_lib.take_json(client, tables.STATE, infos)
+    assert progress.RunState.from_json(message) == state
+
+
+def test_progress_is_delivered_once(serve):
+    _, client = serve(limits(), 1)
+    for i in range(3):
+        client_lib.put_json(client, tables.PROGRESS, {"i": i})
+    client_lib.put(client, tables.PROGRESS, [np.frombuffer(b"not json", np.uint8)])
+    infos = client_lib.table_infos(client)
+    assert client_lib.take_json(client, tables.PROGRESS, infos) == [{"i": 0}, {"i": 1}, {"i": 2}]
+    assert client_lib.table_infos(client)[tables.PROGRESS].current_size == 0
+
+
+def test_versions_supersede_by_incarnation_then_step():
+    old, new = weights.Version(1, 500), weights.Version(2, 100)
+    assert new.supersedes(old) and not old.supersedes(new)
+    assert weights.Version(2, 101).supersedes(new) and not new.supersedes(new)
+    assert old.supersedes(None)
+
+
+def test_a_broken_stream_is_an_error_and_not_a_silence():
+    server = reverb.Server([reverb.Table.queue("other", 1)])
+    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, 1, ROW.size, None, seed=0)
+    with pytest.raises(RuntimeError, match="sampling from the replay server failed"):
+        for _ in range(200):
+            feeder.get(0.2)
+    server.stop()
+    assert isinstance(feeder.error, (tf.errors.OpError, RuntimeError))

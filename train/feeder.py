@@ -1,0 +1,117 @@
+"""Brings sampled rows to the learner: a background thread fills pools of K batches.
+
+It owns the connection that samples; the learner only takes whole blocks from a short queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import numpy as np
+import reverb
+import tensorflow as tf
+from absl import logging
+
+from sactory.tables import REPLAY
+
+_QUEUED_BLOCKS = 1
+
+
+class Feeder:
+    """Samples segments uniformly and mixes their rows into blocks `[K, B, row]`.
+
+    Every row of a pool is used once. With segments of one row this is classic uniform replay.
+
+    Args:
+        address: `host:port` of the replay server.
+        updates_per_call: K.
+        batch_size: B.
+        segment_length: L, rows per item; divides K B.
+        row_size: Floats per row.
+        max_in_flight: Samples asked for ahead; None: two batches' worth of items.
+        seed: Of the mixing.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        updates_per_call: int,
+        batch_size: int,
+        segment_length: int,
+        row_size: int,
+        max_in_flight: int | None,
+        seed: int,
+    ):
+        self._shape = (updates_per_call, batch_size, row_size)
+        self._length = segment_length
+        self._items = updates_per_call * batch_size // segment_length
+        self._in_flight = max_in_flight or max(2, min(self._items, 2 * batch_size))
+        self._random = np.random.default_rng(seed)
+        self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
+        self._generation = 0
+        self.error: Exception | None = None
+        self.connect(address)
+
+    def connect(self, address: str) -> None:
+        """Samples from `address` from now on; the old stream ends with its next block."""
+        self.address = address
+        self._generation += 1
+        thread = threading.Thread(
+            target=self._fill, args=(address, self._generation), name="feeder", daemon=True
+        )
+        thread.start()
+
+    def get(self, timeout: float) -> tf.Tensor | None:
+        """The next block, float32 `[K, B, row]`, or None if none came in time.
+
+        Raises:
+            RuntimeError: The stream broke for good.
+        """
+        try:
+            return self._blocks.get(timeout=timeout)
+        except queue.Empty:
+            if self.error is not None:
+                raise RuntimeError(f"sampling from the replay server failed: {self.error}") from (
+                    self.error
+                )
+            return None
+
+    def _dataset(self, address: str) -> tf.data.Dataset:
+        dataset = reverb.TrajectoryDataset(
+            server_address=address,
+            table=REPLAY,
+            dtypes=tf.float32,
+            shapes=tf.TensorShape([self._length, self._shape[-1]]),
+            max_in_flight_samples_per_worker=self._in_flight,
+            num_workers_per_iterator=1,
+        )
+        dataset = dataset.batch(self._items, drop_remainder=True)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = 1
+        options.autotune.enabled = False
+        return dataset.with_options(options)
+
+    def _fill(self, address: str, generation: int) -> None:
+        try:
+            for sample in self._dataset(address):
+                block = self._mix(sample.data)
+                while generation == self._generation:
+                    try:
+                        self._blocks.put(block, timeout=1.0)
+                        break
+                    except queue.Full:
+                        continue
+                else:
+                    return
+        except (tf.errors.OpError, RuntimeError) as e:
+            logging.error("the sampling stream broke: %s", e)
+            if generation == self._generation:
+                self.error = e
+
+    def _mix(self, segments: tf.Tensor) -> tf.Tensor:
+        """Segments `[N, L, row]` to a block; rows of one segment spread over the pool."""
+        if self._length == 1:
+            return tf.reshape(segments, self._shape)
+        rows = segments.numpy().reshape(-1, self._shape[-1])
+        return tf.constant(rows[self._random.permutation(len(rows))].reshape(self._shape))

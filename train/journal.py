@@ -1,0 +1,66 @@
+"""What the trainer tells: one line per finished episode, with the means since the last one.
+
+Every statistic is a running mean over the updates since the previous line, then cleared. Writing
+happens on `MetricsWriter`'s thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sactory.metrics import MetricsWriter
+from sactory.progress import Book, Episode
+
+# Names in the log for the agent's metrics.
+_LOGGED = ("batch_reward", "actor_loss", "critic_loss", "alpha_loss", "alpha", "entropy", "q_mean")
+
+
+class Journal:
+    """Collects metrics of updates and writes them with the episodes.
+
+    Args:
+        writer: Where rows go.
+    """
+
+    def __init__(self, writer: MetricsWriter):
+        self._writer = writer
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self.last_return: float | None = None
+
+    def update(self, metrics: dict[str, Any]) -> None:
+        """Adds the metrics of one call of the compiled update (floats or scalar tensors)."""
+        for name in _LOGGED:
+            self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
+        self._count += 1
+
+    def episode(self, episode: Episode, book: Book, train_step: int, ratio: float) -> None:
+        """Writes the line of a finished episode and clears the means."""
+        self.last_return = episode.episode_return
+        row = {
+            "train_step": train_step,
+            "episode": book.episodes,
+            "episode_reward": episode.episode_return,
+            "episode_length": episode.length,
+            "duration": episode.duration,
+            **self._means(),
+            "ratio": ratio,
+        }
+        if episode.success is not None:
+            row["success"] = episode.success
+        self._writer.write("train", row, step=book.env_steps)
+        self._sums, self._count = {}, 0
+
+    def event(self, name: str, book: Book, **fields: Any) -> None:
+        """Writes a record that is no episode, for example `restart`."""
+        self._writer.event(name, fields, step=book.env_steps)
+
+    def _means(self) -> dict[str, float]:
+        return {
+            name: self._sums.get(name, 0.0) / self._count if self._count else 0.0
+            for name in _LOGGED
+        }
+
+    def close(self) -> None:
+        """Writes out what is queued, within a time limit."""
+        self._writer.close(timeout=10.0)

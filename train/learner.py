@@ -1,0 +1,211 @@
+"""The trainer's loop: sample, update, publish, save, until the run ends.
+
+Composes the parts; what an update does is the agent's business, when files are written the
+triggers'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from absl import logging
+
+from sactory import settings, supervision
+from sactory.client import ServerGone
+from sactory.heartbeat import Heartbeat
+from sactory.progress import Book
+from sactory.run_dir import RunDir, read_json, write_json
+from sactory.triggers import Every
+from train.agent import SacAgent
+from train.checkpoint import Checkpoints
+from train.export import Exporter
+from train.feeder import Feeder
+from train.journal import Journal
+from train.publisher import Publisher
+from train.update import Update
+
+_POLL_SECONDS = 0.2
+_EXPORT_SECONDS = 120.0
+
+
+class Diverged(Exception):
+    """A metric is no finite number; the message names it."""
+
+
+class Learner:
+    """Trains one run from where its last checkpoint left it.
+
+    Args:
+        run_dir: The run.
+        stop: Set by a signal.
+        heartbeat: Where it reports its health.
+        agent: What learns, already restored.
+        update: K compiled gradient steps on one block.
+        parts: Checkpoints, exporter, publisher, feeder and journal.
+        elapsed: Seconds of training before this start.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        stop: supervision.Stop,
+        heartbeat: Heartbeat,
+        agent: SacAgent,
+        update: Update,
+        checkpoints: Checkpoints,
+        exporter: Exporter,
+        publisher: Publisher,
+        feeder: Feeder,
+        journal: Journal,
+        incarnation: int,
+        elapsed: float,
+    ):
+        self._run_dir, self._stop, self._heartbeat = run_dir, stop, heartbeat
+        self._agent, self._update = agent, update
+        self._checkpoints, self._exporter = checkpoints, exporter
+        self._publisher, self._feeder, self._journal = publisher, feeder, journal
+        self._incarnation = incarnation
+        self._began = time.monotonic() - elapsed
+        self._run, self._learner = settings.Run(), settings.Learner()
+        self._random_steps = settings.Worker().random_steps
+        self._train_step = int(agent.train_step_counter.numpy())
+        every = settings.Evaluator().every_env_steps
+        self._export_due = Every(every, start=self.book.env_steps)
+        self._save_due = Every(settings.Train().checkpoint_seconds, start=time.monotonic())
+        self._tell_due = Every(1.0, start=time.monotonic())
+
+    @property
+    def book(self) -> Book:
+        """What the collectors have done."""
+        return self._publisher.book
+
+    @property
+    def ratio(self) -> float:
+        """Gradient steps per row after the random steps."""
+        # The server's count is fresher than the reports; a restored server's may be behind them.
+        rows = max(self.book.rows, self._publisher.inserted_rows)
+        return self._train_step / max(1, rows - self._random_steps)
+
+    def run(self) -> int:
+        """Trains until the end of the run or a signal.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            ServerGone: The replay server was silent for too long.
+            Diverged: The agent's numbers are no longer finite.
+        """
+        reason = None
+        while reason is None and not self._stop.is_set():
+            if self._publisher.error is not None:
+                raise ServerGone(str(self._publisher.error))
+            self._follow_server()
+            block = self._feeder.get(_POLL_SECONDS)
+            if block is None:
+                self._heartbeat.update(state="waiting" if self.book.rows else "starting")
+            else:
+                self._learn(block)
+            self._log_episodes()
+            self._export_and_save()
+            reason = self._end_reason()
+        return self._finish(reason)
+
+    def _learn(self, block: Any) -> None:
+        metrics = {name: float(value) for name, value in self._update(block).items()}
+        if not metrics.pop("finite"):
+            raise Diverged(f"metrics after train step {self._train_step}: {metrics}")
+        self._train_step += self._learner.updates_per_call
+        self._journal.update(metrics)
+        self._publisher.count(self._train_step)
+        if self._publisher.wants_weights:
+            self._publisher.offer(self._train_step, self._agent.policy_vector())
+        self._heartbeat.progress(self._train_step)
+        self._heartbeat.update(state="training")
+
+    def _log_episodes(self) -> None:
+        while self._publisher.episodes:
+            episode = self._publisher.episodes.popleft()
+            self._journal.episode(episode, self.book, self._train_step, self.ratio)
+        if self._tell_due(time.monotonic()):
+            self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
+
+    def _counters(self) -> dict[str, Any]:
+        return {
+            "env_steps": self.book.env_steps,
+            "rows": self.book.rows,
+            "train_steps": self._train_step,
+            "ratio": self.ratio,
+            "episodes": self.book.episodes,
+            "last_train_return": self._journal.last_return,
+            "incarnation": self._incarnation,
+            "book": self.book.to_json(),
+        }
+
+    def _export_and_save(self) -> None:
+        if self._export_due(self.book.env_steps):
+            self.export()
+        if self._save_due(time.monotonic()):
+            self.save()
+
+    def export(self) -> None:
+        """Hands the policy as it is now to the exporter."""
+        self._exporter.export(
+            self._agent.policy_vector(), self.book.env_steps, self._train_step, self._incarnation
+        )
+
+    def save(self) -> bool:
+        """Saves a checkpoint; False if that failed."""
+        state = {
+            "book": self.book.to_json(),
+            "elapsed": time.monotonic() - self._began,
+            "incarnation": self._incarnation,
+        }
+        saved = self._checkpoints.save(self._train_step, state)
+        if saved:
+            self._heartbeat.update(checkpoint_time=time.time())
+        return saved
+
+    def _follow_server(self) -> None:
+        if self._publisher.address != self._feeder.address and self._publisher.address:
+            self._feeder.connect(self._publisher.address)
+
+    def _end_reason(self) -> str | None:
+        if self.book.env_steps >= self._run.max_env_steps:
+            return "max_env_steps"
+        hours = (time.monotonic() - self._began) / 3600
+        if self._run.max_hours is not None and hours >= self._run.max_hours:
+            return "max_hours"
+        if self._run.stop_at_return is not None:
+            evaluation = read_json(self._run_dir.status("eval")) or {}
+            score = evaluation.get("last_eval_return")
+            if score is not None and score >= self._run.stop_at_return:
+                return "stop_at_return"
+        return None
+
+    def _finish(self, reason: str | None) -> int:
+        """Saves everything; marks the run as done if it has reached its end."""
+        self._heartbeat.update(state="saving")
+        with contextlib.suppress(ServerGone, RuntimeError):
+            self._publisher.round()
+        saved = self.save()
+        if reason is None:
+            self._exporter.wait(_EXPORT_SECONDS)
+            self._journal.close()
+            self._heartbeat.close("stopped")
+            return supervision.RETRY
+        self.export()
+        exported = self._exporter.wait(_EXPORT_SECONDS) and self._exporter.error is None
+        self._journal.close()
+        if not saved or not exported:
+            logging.error("the final checkpoint or export failed: the run is not marked as done")
+            self._heartbeat.close("stopped")
+            return supervision.RETRY
+        counters = {k: v for k, v in self._counters().items() if k != "book"}
+        write_json(self._run_dir.done, {"reason": reason, "time": time.time(), **counters})
+        self._publisher.finish()
+        self._heartbeat.close("done")
+        logging.info("the run is done (%s): %s", reason, counters)
+        return supervision.OK

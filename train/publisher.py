@@ -1,0 +1,143 @@
+"""The trainer's link to the rest of the run, on a thread of its own.
+
+Drains the collectors' reports into the book, publishes the weights and the run's state, and notices
+when the server moved or lost what was published.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import time
+
+import numpy as np
+import reverb
+from absl import logging
+
+from sactory import client as client_lib
+from sactory import progress, weights
+from sactory.run_dir import RunDir
+from sactory.tables import PROGRESS, REPLAY, STATE, WEIGHTS
+
+
+class Publisher:
+    """Publishes every `seconds`.
+
+    Attributes:
+        book: What the collectors have done.
+        episodes: Finished episodes that the learner has not logged yet.
+        replay_rows: Rows in the replay table.
+        inserted_rows: Rows inserted into it over the run, as far as the server remembers.
+        address: Where the replay server is.
+        error: Why the thread gave up, or None.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        client: reverb.Client,
+        stop: threading.Event,
+        seconds: float,
+        segment_length: int,
+        book: progress.Book,
+        incarnation: int,
+    ):
+        self.book = book
+        self.episodes: collections.deque[progress.Episode] = collections.deque()
+        self.replay_rows = self.inserted_rows = 0
+        self.address = client_lib.address_of(run_dir)
+        self.error: Exception | None = None
+        self._run_dir, self._client, self._stop = run_dir, client, stop
+        self._seconds, self._segment_length = seconds, segment_length
+        self._incarnation = incarnation
+        self._lock = threading.Lock()
+        self._newest: tuple[weights.Version, np.ndarray] | None = None
+        self._published: weights.Version | None = None
+        self._puts_after: int | None = None
+        self._answered = time.monotonic()
+        self._train_step = 0
+        self._thread = threading.Thread(target=self._loop, name="publisher", daemon=True)
+
+    def start(self, train_step: int, vector: np.ndarray) -> None:
+        """Publishes the restored weights, then starts the thread."""
+        self.offer(train_step, vector)
+        self.round()
+        self._thread.start()
+
+    @property
+    def wants_weights(self) -> bool:
+        """Whether the weights offered last have been published."""
+        return self._newest is None or self._newest[0] == self._published
+
+    def offer(self, train_step: int, vector: np.ndarray) -> None:
+        """Hands over a copy of the policy's weights, float32 `[W]`."""
+        self._newest = (weights.Version(self._incarnation, train_step), vector)
+        self._train_step = train_step
+
+    def count(self, train_step: int) -> None:
+        """Says how many gradient steps have been made."""
+        self._train_step = train_step
+
+    def finish(self) -> None:
+        """Tells everybody that the run has ended."""
+        infos = client_lib.table_infos(self._client)
+        if infos is not None:
+            self._publish_state(stop=True)
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                self.round()
+            except client_lib.ServerGone as e:
+                self.error = e
+                return
+            except RuntimeError as e:  # the server went away between the probe and the call
+                logging.warning("the replay server stopped answering: %s", e)
+
+    def round(self) -> None:
+        """Drains, publishes what is new and looks after the server."""
+        with self._lock:
+            infos = client_lib.table_infos(self._client)
+            if infos is None:
+                self._look_again()
+                return
+            self._answered = time.monotonic()
+            replay = infos[REPLAY]
+            self.replay_rows = replay.current_size * self._segment_length
+            inserts = replay.rate_limiter_info.insert_stats.completed
+            self.inserted_rows = inserts * self._segment_length
+            for record in client_lib.take_json(self._client, PROGRESS, infos):
+                try:
+                    self.episodes.extend(self.book.add(record))
+                except (KeyError, TypeError, ValueError) as e:
+                    logging.warning("dropped a report that can't be read: %r", e)
+            puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
+            # Another count than after our last insert: the server lost it or came back with old
+            # weights, so that what collectors find is not what was published.
+            lost = infos[WEIGHTS].current_size == 0 or puts != self._puts_after
+            if self._newest is not None and (lost or self._newest[0] != self._published):
+                version, vector = self._newest
+                weights.publish(self._client, version, vector)
+                self._published, self._puts_after = version, puts + 1
+            self._publish_state()
+
+    def _publish_state(self, stop: bool = False) -> None:
+        published = self._published or weights.Version(0, 0)
+        state = progress.RunState(
+            env_steps=self.book.env_steps,
+            rows=self.book.rows,
+            train_step=self._train_step,
+            weights_incarnation=published.incarnation,
+            weights_train_step=published.train_step,
+            time=time.time(),
+            stop=stop,
+        )
+        client_lib.put_json(self._client, STATE, state.to_json())
+
+    def _look_again(self) -> None:
+        address = client_lib.address_of(self._run_dir)
+        if address is not None and address != self.address:
+            logging.info("the replay server moved to %s", address)
+            self._client, self.address = reverb.Client(address), address
+        if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
+            raise client_lib.ServerGone("the replay server has been silent for too long")
