@@ -21,8 +21,8 @@ REQUIREMENTS = [
     "setuptools<81",  # TensorBoard 2.15 imports pkg_resources, which 81 dropped
     "dm_control==1.0.50; python_version >= '3.10'",
     "mujoco==3.17.0; python_version >= '3.10'",
-    "dm_control==1.0.37; python_version < '3.10'",  # the last ones for Python 3.9
-    "mujoco==3.5.0; python_version < '3.10'",
+    "dm_control==1.0.34; python_version < '3.10'",
+    "mujoco==3.3.7; python_version < '3.10'",  # the last one with a wheel for Python 3.9
     "absl-py>=2.1",
     "dm-env>=1.6",
     "imageio>=2.37,<3",
@@ -92,6 +92,6 @@ setup(
         "supervise": ["*.sh", "templates/*"],
         "slurm": ["*.sh", "*.sbatch"],
     },
-    entry_points={"console_scripts": ["sactory = sactory.cli:main"]},
+    entry_points={"console_scripts": ["sactory = sactory.cli:command"]},
     zip_safe=False,
 )

@@ -19,8 +19,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 OBSERVATIONS, ACTIONS, HIDDEN, BATCH = 17, 6, 256, 256
 

@@ -6,7 +6,7 @@ from sactory import config, cpus, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import Locked, RunDir, hold_lock
+from sactory.run_dir import LockedError, RunDir, hold_lock
 
 _MAX_WORKERS = 100_000
 
@@ -32,11 +32,14 @@ def main(argv: list[str]) -> int:
         del lock
 
 
-def _collect(
-    run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: Heartbeat
-) -> int:
+def _collect(run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
     import tensorflow as tf
+    from absl import logging
 
+    from sactory.provenance import check_sources
+
+    for warning in check_sources(run_dir):
+        logging.warning("%s", warning)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
@@ -49,7 +52,7 @@ def _collect(
             heartbeat.close("done" if run_dir.is_done else "stopped")
             return supervision.OK if run_dir.is_done else supervision.RETRY
         return Worker(run_dir, worker, stop, heartbeat, client).run()
-    except client_lib.ServerGone as e:
+    except client_lib.ServerGoneError as e:
         heartbeat.update(error=str(e))
         heartbeat.close("stopped")
         return supervision.RETRY
@@ -69,7 +72,7 @@ def take_worker_id(run_dir: RunDir, wanted: int | None) -> tuple[int, int]:
     for worker in range(_MAX_WORKERS) if wanted is None else (wanted,):
         try:
             return worker, hold_lock(run_dir.lock(f"collect_{worker}"))
-        except Locked:
+        except LockedError:
             continue
     raise UserError(
         f"--worker = {wanted} is taken by another collector of {run_dir}: "

@@ -93,7 +93,7 @@ class Refresher:
         while not self._stop.wait(self._seconds):
             try:
                 self._round()
-            except client_lib.ServerGone as e:
+            except client_lib.ServerGoneError as e:
                 self.error = e
                 return
             except RuntimeError as e:  # the server went away between the probe and the call
@@ -150,4 +150,4 @@ class Refresher:
             logging.info("the replay server moved to %s", address)
             self.client, self._address = reverb.Client(address), address
         if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
-            raise client_lib.ServerGone("the replay server has been silent for too long")
+            raise client_lib.ServerGoneError("the replay server has been silent for too long")

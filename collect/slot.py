@@ -14,7 +14,7 @@ from collect.adder import NStepAdder
 from sactory.specs import Specs
 
 
-class BadStep(Exception):
+class BadStepError(Exception):
     """An environment yielded what no row may hold; the message names the field."""
 
 
@@ -37,8 +37,11 @@ class Slot:
         self._sensors = list(observation.items()) if isinstance(observation, dict) else None
         self._shape = None if isinstance(observation, dict) else tuple(observation.shape)
         self._repeat = specs.env["action_repeat"]
-        # The base class's method only raises.
-        self._has_info = type(env).get_info is not py_environment.PyEnvironment.get_info
+        try:
+            env.get_info()
+            self._has_info = True
+        except NotImplementedError:  # the base class's method only raises
+            self._has_info = False
         self.refused = 0
         self._begin()
 
@@ -55,13 +58,13 @@ class Slot:
             The rows that are whole now, and the finished episode's fields (without its sequence)
             or None.
         """
-        step = self._env.step(action)
-        last = step.step_type == ts.StepType.LAST
         try:
+            step = self._stepped(action)
+            last = step.step_type == ts.StepType.LAST
             observation = self._flat(step.observation)
             reward = self._scalar("reward", step.reward)
             discount = self._scalar("discount", step.discount)
-        except BadStep as e:
+        except BadStepError as e:
             self.refused += 1
             logging.error("refused a step of the environment: %s; a new episode begins", e)
             self._begin()
@@ -81,16 +84,25 @@ class Slot:
         self._begin()
         return rows, episode
 
+    def _stepped(self, action: np.ndarray) -> ts.TimeStep:
+        """The environment's step; whatever it raises (a diverged simulation) cuts the episode."""
+        try:
+            return self._env.step(action)
+        except Exception as e:
+            raise BadStepError(f"step() raised {type(e).__name__}: {e}") from e
+
     def _begin(self) -> None:
         for _ in range(3):
             try:
                 observation = self._flat(self._env.reset().observation)
                 break
-            except BadStep as e:
+            except BadStepError as e:
                 self.refused += 1
                 logging.error("refused a first observation of the environment: %s", e)
         else:
-            raise BadStep("three resets in a row gave a first observation that no row may hold")
+            raise BadStepError(
+                "three resets in a row gave a first observation that no row may hold"
+            )
         self._adder.start(observation)
         self._out[:] = observation
         self._return, self._length, self._began = 0.0, 0, time.monotonic()
@@ -110,9 +122,9 @@ class Slot:
     def _checked(name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
         value = np.asarray(value, np.float32)
         if value.shape != shape:
-            raise BadStep(f"{name} has shape {value.shape}, its spec says {shape}")
+            raise BadStepError(f"{name} has shape {value.shape}, its spec says {shape}")
         if not np.isfinite(value).all():
-            raise BadStep(f"{name} holds NaN or infinity: {value.ravel()[:8]}")
+            raise BadStepError(f"{name} holds NaN or infinity: {value.ravel()[:8]}")
         return value.ravel()
 
     @staticmethod
@@ -120,9 +132,9 @@ class Slot:
         try:
             number = float(value)
         except (TypeError, ValueError) as e:
-            raise BadStep(f"{name} is not one number but {value!r}") from e
+            raise BadStepError(f"{name} is not one number but {value!r}") from e
         if not -1e30 < number < 1e30:  # also false for NaN; float32 ends at 3e38
-            raise BadStep(f"{name} is {number}")
+            raise BadStepError(f"{name} is {number}")
         return number
 
     def _success(self) -> float | None:

@@ -18,14 +18,17 @@ from collect.slot import Slot
 from collect.writer import SegmentWriter
 from sactory import client as client_lib
 from sactory import policies, progress, settings, supervision, weights
-from sactory.envs import load
+from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
+from sactory.metrics import MetricsWriter
 from sactory.run_dir import RunDir
 from sactory.specs import Specs, check_env_matches
+from sactory.triggers import Every
 
 _POLL_SECONDS = 0.1
 _HOLD_SECONDS = 0.5
 _LAST_FLUSH_SECONDS = 5.0
+_METRICS_SECONDS = 10.0
 RANDOM_POLICY_STEP = -1
 PIECES = ("env", "policy", "writer", "refresh")
 
@@ -53,7 +56,7 @@ class Worker:
         self._settings, replay = settings.Worker(), settings.Replay()
         self._replay = replay
         specs = Specs.load(run_dir)
-        seeds = np.random.SeedSequence([settings.Run().seed, worker, heartbeat.restarts])
+        seeds = np.random.SeedSequence([settings.Run().seed, worker, heartbeat.starts])
         self._random = np.random.default_rng(seeds)
         self._actor_seed = int(self._random.integers(2**31))
         num_envs = self._settings.num_envs
@@ -64,7 +67,7 @@ class Worker:
         self._action_shape = (num_envs, *fields["action"])
         self._slots = []
         for i, seed in enumerate(seeds.generate_state(num_envs)):
-            env = load(settings.Env(), int(seed), run_dir.code)
+            env = load_for_run(run_dir, int(seed))
             check_env_matches(specs, env)
             adder = NStepAdder(observation_size, action_size, replay.n_step, replay.gamma)
             self._slots.append(Slot(env, specs, adder, self._observations[i]))
@@ -85,6 +88,8 @@ class Worker:
         self._seconds = dict.fromkeys(PIECES, 0.0)
         self._batches = 0
         self._said = time.monotonic()
+        self._metrics = MetricsWriter(tensorboard=run_dir.tensorboard(f"collect_{worker}"))
+        self._metrics_due = Every(_METRICS_SECONDS, start=self._said)
 
     def run(self) -> int:
         """Collects until the run ends or a signal comes.
@@ -93,7 +98,7 @@ class Worker:
             The exit code.
 
         Raises:
-            client_lib.ServerGone: The replay server was silent for too long.
+            client_lib.ServerGoneError: The replay server was silent for too long.
         """
         self._refresher.start()
         while not self._over():
@@ -126,7 +131,8 @@ class Worker:
         if self._actor is None and self._refresher.run_rows < self._settings.random_steps:
             return self._random.uniform(-1, 1, self._action_shape).astype(np.float32)
         began = time.perf_counter()
-        if self._actor is None and not self._load_actor():
+        self._actor = self._actor or self._load_actor()
+        if self._actor is None:
             return None
         newer = self._refresher.take_weights()
         if newer is not None:
@@ -150,17 +156,16 @@ class Worker:
             start += size
         return parts
 
-    def _load_actor(self) -> bool:
-        """Takes the newest exported policy, whose own weights let it act at once."""
+    def _load_actor(self) -> policies.Actor | None:
+        """The newest exported policy, whose own weights let it act at once; None before it."""
         export = policies.latest_export(self._run_dir, policies.COLLECT)
         if export is None:
             self._heartbeat.update(state="waiting for the first export")
-            return False
-        self._actor = policies.Actor(export.path, self._actor_seed)
+            return None
         self._version = weights.Version(export.incarnation, export.train_step)
         self._refresher.set_version(self._version)
         logging.info("acting with the policy %s", export.name)
-        return True
+        return policies.Actor(export.path, self._actor_seed)
 
     def _step(self, actions: np.ndarray) -> None:
         """One step of every environment, time-major into the writer."""
@@ -175,9 +180,7 @@ class Worker:
             self._seconds["writer"] += time.perf_counter() - middle
             count += 1
             if episode is not None:
-                self._refresher.add_episode(
-                    progress.Episode(sequence=self._episodes, **episode)
-                )
+                self._refresher.add_episode(progress.Episode(sequence=self._episodes, **episode))
                 self._episodes += 1
         self._batches += 1
         self._refresher.count(count, count * self._specs.env["action_repeat"])
@@ -210,13 +213,17 @@ class Worker:
         steps = max(1, self._batches * len(self._slots))
         state = self._refresher.state
         self._heartbeat.progress(steps * self._specs.env["action_repeat"])
-        self._heartbeat.update(
-            state="random" if self._actor is None else "collecting",
-            episodes=self._episodes,
-            refused_steps=sum(slot.refused for slot in self._slots),
-            policy_age=state.train_step - self._version.train_step if state and self._actor else 0,
+        values = {
+            "refused_steps": sum(slot.refused for slot in self._slots),
+            "policy_age": state.train_step - self._version.train_step
+            if state and self._actor
+            else 0,
             **{f"{piece}_us": round(1e6 * s / steps, 2) for piece, s in self._seconds.items()},
-        )
+        }
+        phase = "random" if self._actor is None else "collecting"
+        self._heartbeat.update(state=phase, episodes=self._episodes, **values)
+        if state and self._metrics_due(now):
+            self._metrics.scalars("collect", values, step=state.env_steps)
 
     def _end(self) -> int:
         """Sends what is whole, within a time limit, and says how it ended."""
@@ -224,6 +231,7 @@ class Worker:
         if not confirmed:
             logging.info("the server didn't take the last rows in time (it may hold inserts)")
         self._refresher.report_now()
+        self._metrics.close(timeout=5.0)
         done = not self._stop.is_set()
         self._heartbeat.close("done" if done else "stopped")
         return supervision.OK if done else supervision.RETRY

@@ -124,6 +124,8 @@ class Evaluator:
             if not playing:
                 break
             if self._stop is not None and self._stop.is_set():
+                if film is not None:
+                    film.keep = False
                 return None
         else:
             logging.warning("episodes cut at %d rows: the environment has no time limit", _MAX_ROWS)
@@ -137,7 +139,7 @@ class Evaluator:
             env.close()
 
     def _load(self, seed: int) -> py_environment.PyEnvironment:
-        return envs.load(settings.Env(), seed, self._run_dir.code)
+        return envs.load_for_run(self._run_dir, seed)
 
     def _reset(self) -> None:
         """Starts every environment's episode from its seed."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sactory import config, cpus, metrics, policies, settings, supervision
+from sactory import config, cpus, metrics, quiet, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import Locked, RunDir, hold_lock
+from sactory.run_dir import LockedError, RunDir, hold_lock
 
 
 def main(argv: list[str]) -> int:
@@ -27,16 +27,24 @@ def main(argv: list[str]) -> int:
     config.load(run_dir)
     if args.step is None and args.episodes is None and not args.video:
         return _beside_training(run_dir)
+    plan = cpus.claim("eval", settings.Eval().cpus)  # before numpy is loaded
+    from sactory import policies
+
     export = policies.find_export(run_dir, args.step or "latest")
     policies.read_meta(export.path)  # a corrupt export is told before TensorFlow is loaded
-    _prepare_tensorflow()
-    from eval.once import score_once
+    with quiet.hushed():
+        _prepare_tensorflow(plan)
+        from eval.once import score_once
 
     episodes = args.episodes or settings.Evaluator().num_eval_episodes
     return score_once(run_dir, export, episodes, args.video)
 
 
 def _beside_training(run_dir: RunDir) -> int:
+    stop = supervision.start_signal_thread()
+    plan = cpus.claim("eval", settings.Eval().cpus)
+    from sactory import policies
+
     scored = policies.scores(run_dir)
     if run_dir.is_done and all(e.name in scored for e in policies.list_exports(run_dir)):
         rows = [row for row in metrics.read_log(run_dir.eval_log) if "export" in row]
@@ -45,15 +53,14 @@ def _beside_training(run_dir: RunDir) -> int:
         return supervision.OK
     try:
         lock = hold_lock(run_dir.lock("eval"))
-    except Locked as e:
+    except LockedError as e:
         raise UserError(
             f"another evaluator already works on {run_dir}; to score one policy beside it: "
             f"`sactory eval --run_dir {run_dir} --step=latest`"
         ) from e
-    stop = supervision.start_signal_thread()
     print("scoring every export as it comes; --step=latest scores one and ends", flush=True)
     heartbeat = Heartbeat(run_dir, "eval")
-    _prepare_tensorflow()
+    _prepare_tensorflow(plan)
     from eval.service import Service
 
     try:
@@ -66,8 +73,7 @@ def _beside_training(run_dir: RunDir) -> int:
         del lock
 
 
-def _prepare_tensorflow() -> None:
-    plan = cpus.claim("eval", settings.Eval().cpus)
+def _prepare_tensorflow(plan: cpus.CpuPlan) -> None:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")

@@ -25,10 +25,14 @@ class Film:
     Args:
         path: The mp4 file.
         evaluator: Size and frame rate; default: the settings that gin has bound.
+
+    Attributes:
+        keep: Whether the file is to appear at all; set it to False for an episode cut short.
     """
 
     def __init__(self, path: Path, evaluator: settings.Evaluator | None = None):
         self.path = path
+        self.keep = True
         self._settings = settings.Evaluator() if evaluator is None else evaluator
         self._writer: Generator[None, Any, None] | None = None
         self._temporary: Path | None = None
@@ -85,7 +89,7 @@ class Film:
             return
         try:
             self._writer.close()
-            if kind is None:
+            if kind is None and self.keep:
                 os.replace(self._temporary, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):

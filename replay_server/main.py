@@ -10,7 +10,9 @@ from sactory.run_dir import RunDir
 
 def main(argv: list[str]) -> int:
     """Serves the run's tables until the run ends or a signal comes."""
-    flags = Flags("replay-server", "Owns the Reverb tables of a run. It needs the run directory only.")
+    flags = Flags(
+        "replay-server", "Owns the Reverb tables of a run. It needs the run directory only."
+    )
     flags.string("run_dir", None, "the run directory", required=True)
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()

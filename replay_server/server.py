@@ -17,7 +17,7 @@ from sactory import client as client_lib
 from sactory import settings, supervision, tables
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import Locked, RunDir, hold_lock, read_json, write_json
+from sactory.run_dir import LockedError, RunDir, hold_lock, read_json, write_json
 from sactory.specs import Specs
 
 _TICK_SECONDS = 0.5
@@ -36,7 +36,7 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
     """
     try:
         lock = hold_lock(run_dir.lock("replay_server"))
-    except Locked as e:
+    except LockedError as e:
         raise UserError(
             f"another replay server already serves {run_dir}: stop it with "
             f"`sactory stop --run_dir {run_dir}`"
@@ -116,9 +116,10 @@ def _anyone_left(run_dir: RunDir) -> bool:
         status = read_json(path) or {}
         if status.get("program") not in ("collect", "train"):
             continue
-        if status.get("state") not in ("done", "stopped") and now - status.get(
-            "time", 0
-        ) < _STALE_SECONDS:
+        if (
+            status.get("state") not in ("done", "stopped")
+            and now - status.get("time", 0) < _STALE_SECONDS
+        ):
             return True
     return False
 

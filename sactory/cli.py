@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
+import os
 import sys
+import traceback
 
 from sactory import __version__, quiet
 from sactory.errors import UserError
@@ -30,7 +33,12 @@ VERBS = {
 
 def usage() -> str:
     """The text of `sactory --help`."""
-    lines = [f"Sactory {__version__}: distributed Soft Actor-Critic", "", "usage: sactory VERB [flags]", ""]
+    lines = [
+        f"Sactory {__version__}: distributed Soft Actor-Critic",
+        "",
+        "usage: sactory VERB [flags]",
+        "",
+    ]
     lines += [f"  {verb:<15}{text}" for verb, (_, text) in VERBS.items()]
     return "\n".join([*lines, "", "`sactory VERB --help` explains a verb."])
 
@@ -57,5 +65,26 @@ def main(argv: list[str] | None = None) -> int:
         return USER_ERROR
 
 
+def command() -> None:
+    """The console script: ends the process as soon as the verb has ended.
+
+    Without Python's finalization, in which Reverb's and TensorFlow's threads abort now and then
+    although all work is done and saved.
+    """
+    try:
+        code = main()
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(e.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

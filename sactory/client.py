@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
-class ServerGone(Exception):
+class ServerGoneError(Exception):
     """The replay server didn't answer within the patience: restart and look again."""
 
 
@@ -55,7 +55,7 @@ def connect(
         A client whose server has answered; None if `stop` was set or the run ended meanwhile.
 
     Raises:
-        ServerGone: Nothing answered for `patience` seconds.
+        ServerGoneError: Nothing answered for `patience` seconds.
     """
     deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
     client, target, said = None, None, False
@@ -75,7 +75,7 @@ def connect(
         pause = min(2 * pause, _LONGEST_PAUSE)
     if stop.is_set():
         return None
-    raise ServerGone(f"no replay server answered for {patience:.0f} s (address: {target})")
+    raise ServerGoneError(f"no replay server answered for {patience:.0f} s (address: {target})")
 
 
 def put(client: reverb.Client, table: str, data: Iterable[np.ndarray]) -> None:

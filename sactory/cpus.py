@@ -12,8 +12,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from sactory import settings
-
 _PIN_FROM = 4  # cores; with fewer, pinning only keeps idle cores from busy threads
 _TRAINER_MOST = 8  # cores it takes by itself: networks of this size gain nothing from more
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -67,6 +65,8 @@ def claim(
     global _current
     usable = usable_cores()
     if num_collectors is None:
+        from sactory import settings
+
         num_collectors = settings.Run().num_collectors
     plan = _plan(program, wanted, num_collectors, usable, namespace)
     if plan.pinned is not None:

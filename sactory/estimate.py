@@ -165,21 +165,19 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
     )
 
 
-def available_memory() -> float:
+def available_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
     """Bytes that new programs may use: the machine's, or what a container's limit leaves."""
     import psutil
 
     free = float(psutil.virtual_memory().available)
-    for limit, used in (("memory.max", "memory.current"), _CGROUP_V1):
-        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
-            group = Path("/sys/fs/cgroup")
-            left = int((group / limit).read_text()) - int((group / used).read_text())
-            cached = _inactive_file(group / Path(limit).parent / "memory.stat")
-            free = min(free, left + cached)
+    for folder, limit, used in (
+        (cgroup, "memory.max", "memory.current"),
+        (cgroup / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),  # version 1
+    ):
+        with contextlib.suppress(OSError, ValueError):  # absent, or the word "max"
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            free = min(free, left + _inactive_file(folder / "memory.stat"))
     return free
-
-
-_CGROUP_V1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
 
 
 def _inactive_file(path: Path) -> int:

@@ -102,5 +102,5 @@ class Flags:
 
 
 def print_error(message: str) -> None:
-    """Prints a user's mistake as one line."""
-    print(f"sactory: error: {' '.join(message.split())}", file=sys.stderr)
+    """Prints a user's mistake; the lines of a difference keep their breaks."""
+    print(f"sactory: error: {message.strip()}", file=sys.stderr)

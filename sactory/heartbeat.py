@@ -17,8 +17,8 @@ from typing import Any
 
 from sactory import cpus
 from sactory.run_dir import RunDir, read_json
+from sactory.supervision import RESTARTS_VARIABLE
 
-RESTARTS_VARIABLE = "SACTORY_RESTARTS"  # set by the supervised service for its program
 _RATE_WINDOW_SECONDS = 10.0
 
 

@@ -11,7 +11,6 @@ import importlib
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,13 +19,11 @@ from typing import Any
 import numpy as np
 
 from sactory import config as config_lib
-from sactory import estimate, provenance, settings
+from sactory import estimate, provenance, quiet, settings
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, whole_directory, write_atomic, write_json
 from sactory.specs import ArraySpec, Specs
-
-check_sources = provenance.check_sources
 
 
 def main(argv: list[str]) -> int:
@@ -44,7 +41,7 @@ def main(argv: list[str]) -> int:
         print(f"{run_dir} is ready, start it with\n  {shlex.join(words)}")
     else:
         print(f"{run_dir} already holds this run: nothing to do, it resumes where it stopped")
-        for warning in check_sources(run_dir):
+        for warning in provenance.check_sources(run_dir):
             print(f"warning: {warning}")
     return 0
 
@@ -114,7 +111,7 @@ def _compare(run_dir: RunDir, asked: config_lib.Config) -> None:
     changed = []
     for key in sorted({*frozen, *asked.values}):
         was, now = frozen.get(key, _ABSENT), asked.values.get(key, _ABSENT)
-        if was != now or type(was) is not type(now):
+        if was != now:
             changed += [f"- {key} = {was!r}"] if was is not _ABSENT else []
             changed += [f"+ {key} = {now!r}"] if now is not _ABSENT else []
     if changed:
@@ -149,7 +146,7 @@ def _build_specs(checked: config_lib.Config) -> Specs:
     wanted, seed = checked.get(settings.Env), checked.get(settings.Run).seed
     envs.check_name(wanted.name)
     source = provenance.env_source(wanted.name)
-    with _hushed():
+    with quiet.hushed():
         importlib.import_module("tf_agents.environments.py_environment")
     with _blaming(f"environment {wanted.name} can't be built"):
         env = envs.load(wanted, seed)
@@ -163,28 +160,6 @@ def _build_specs(checked: config_lib.Config) -> Specs:
         with contextlib.suppress(Exception):  # what was read is good, however it closes
             env.close()
     return specs
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Keeps what libraries print while they are imported off the console, unless they fail.
-
-    TensorFlow's C++ writes to the descriptor itself, so that is what is turned aside.
-    """
-    sys.stderr.flush()
-    console = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(console, said.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(console, 2)
-            os.close(console)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ nothing: means and rates are made where the numbers are.
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import threading
@@ -17,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from absl import logging
 
 from sactory.event_file import EventFile
 from sactory.json_lines import JsonLines, plain, read_log

@@ -72,9 +72,7 @@ class Book:
         Returns:
             The episodes in it that were not known yet.
         """
-        totals = self._totals.setdefault(
-            f"{record['worker']}:{record['incarnation']}", Totals()
-        )
+        totals = self._totals.setdefault(f"{record['worker']}:{record['incarnation']}", Totals())
         totals.rows = max(totals.rows, int(record["rows"]))
         totals.env_steps = max(totals.env_steps, int(record["env_steps"]))
         new = []

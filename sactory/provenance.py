@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import hashlib
 import importlib.metadata
+import os
 import platform
 import socket
 import subprocess
@@ -48,6 +49,7 @@ def record(config_text: str, config: str, overrides: list[str]) -> dict[str, Any
         "format": FORMAT,
         "time": time.time(),
         "argv": sys.argv,
+        "cwd": os.getcwd(),
         "config": config,
         "overrides": overrides,
         "config_sha256": sha256(config_text.encode()),

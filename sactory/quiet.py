@@ -5,8 +5,12 @@ Only environment variables, set before anything heavy is imported; children inhe
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
 
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "1",  # 1 drops INFO only: warnings and errors still come through
@@ -27,3 +31,25 @@ def set_environment() -> None:
     for name in _PROXIES:
         os.environ.pop(name, None)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps what libraries print while they are imported off the console, unless they fail.
+
+    TensorFlow's C++ writes to the descriptor itself, so that is what is turned aside.
+    """
+    sys.stderr.flush()
+    console = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(console, said.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(console, 2)
+            os.close(console)

@@ -43,8 +43,8 @@ def choose_backend() -> str:
     """Makes rendering ready in this process and says on stderr which backend it uses.
 
     EGL is tried before OSMesa, each by drawing a frame in a process of its own; if the user has
-    set MUJOCO_GL, only that is tried. The answer is kept for the life of the process and, as
-    MUJOCO_GL, for its children.
+    set MUJOCO_GL, only that is tried. The answers are kept for the life of the process, and the
+    children inherit MUJOCO_GL.
 
     Returns:
         The value of MUJOCO_GL: "egl" or "osmesa" (or what the user has set).
@@ -55,30 +55,21 @@ def choose_backend() -> str:
     wanted = os.environ.get("MUJOCO_GL", "").strip().lower()
     if wanted in _OFF:
         raise UserError(f"MUJOCO_GL={wanted} forbids rendering: unset it to have a backend chosen")
-    backend, failures = _probe_all((wanted,) if wanted else _BACKENDS)
-    if backend is None:
-        remedy = "unset MUJOCO_GL, or install" if wanted else "install"
-        raise UserError(
-            f"no headless OpenGL works here ({failures}): {remedy} libegl1 with "
-            "libgl1-mesa-dri, or libosmesa6"
-        )
-    os.environ["MUJOCO_GL"] = backend
-    return backend
+    failures = []
+    for backend in (wanted,) if wanted else _BACKENDS:
+        failure = _probe(backend)
+        if failure is None:
+            os.environ["MUJOCO_GL"] = backend
+            return backend
+        failures.append(f"{backend}: {failure}")
+    raise UserError(
+        f"no headless OpenGL works here ({'; '.join(failures)}): "
+        f"{'unset MUJOCO_GL, or ' if wanted else ''}"
+        "install libegl1 with libgl1-mesa-dri, or libosmesa6"
+    )
 
 
 @functools.cache
-def _probe_all(backends: tuple[str, ...]) -> tuple[str | None, str]:
-    """The first backend that draws, or None, and why those before it did not."""
-    failures: list[str] = []
-    for backend in backends:
-        failure = _probe(backend)
-        if failure is None:
-            print(f"rendering with {backend.upper()}", file=sys.stderr, flush=True)
-            return backend, "; ".join(failures)
-        failures.append(f"{backend}: {failure}")
-    return None, "; ".join(failures)
-
-
 def _probe(backend: str) -> str | None:
     """Draws one frame in another process; None if that worked, else the reason in one line."""
     try:
@@ -94,6 +85,7 @@ def _probe(backend: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"no answer within {_PROBE_SECONDS:.0f} s"
     if done.returncode == 0:
+        print(f"rendering with {backend.upper()}", file=sys.stderr, flush=True)
         return None
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     # how PyOpenGL says that it found no such library

@@ -4,10 +4,10 @@
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
-        replay/                                           Reverb's own root: nothing else lives there
+        replay/                                           Reverb's own root, nothing else
         status/<program>.json                             heartbeats
         services/<host>/                                  the generated supervise tree
-        address.json locks/ done.json failed.json
+        address.json locks/ done.json failed.json result.json
 
 This module knows names and atomic writes only; it never decides what is written.
 """
@@ -170,7 +170,7 @@ def remove_leftovers(directory: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-class Locked(Exception):
+class LockedError(Exception):
     """Somebody else holds the lock."""
 
 
@@ -181,7 +181,7 @@ def hold_lock(path: Path) -> int:
         The open descriptor: keep it. The kernel frees the lock however the process ends.
 
     Raises:
-        Locked: Another process holds it.
+        LockedError: Another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -189,7 +189,7 @@ def hold_lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
         os.close(fd)
-        raise Locked(str(path)) from e
+        raise LockedError(str(path)) from e
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
     return fd

@@ -14,9 +14,8 @@ from typing import Any
 
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, read_json
+from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
-ALIVE_FILE = "alive.json"  # in a tree's directory: its heartbeat
-SERVICE_STATE_FILE = "state.json"  # in a service's directory: how its program ended last
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
 _TAIL_BYTES = 64 * 1024
 _ENDED = ("done", "stopped", "failed")
@@ -42,7 +41,9 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
     ]
     # A collector that an earlier start had, and this one doesn't, is of no interest.
     programs = [p for p in programs if not services or full_name(p) in services or p["alive"]]
-    train, server = beats.get("train", {}), beats.get("replay_server", {})
+    done = read_json(run_dir.done)
+    server = beats.get("replay_server", {})
+    train = {**beats.get("train", {}), **(done if isinstance(done, dict) else {})}
     return {
         "state": _state(run_dir, alive, programs),
         "env_steps": int(train.get("env_steps") or 0),
@@ -52,7 +53,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         "last_train_return": _last_value(run_dir.train_log, "episode_reward"),
         "last_eval_return": _last_value(run_dir.eval_log, "episode_reward"),
         "programs": programs,
-        "done": read_json(run_dir.done),
+        "done": done,
         "failed": read_json(run_dir.failed),
         "time": now,
     }
@@ -190,7 +191,6 @@ def _order(name: str) -> tuple[int, int, str]:
 
 def _print_table(run_dir: RunDir, status: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True)
@@ -215,7 +215,7 @@ def _print_table(run_dir: RunDir, status: dict[str, Any]) -> None:
             str(p["restarts"]),
             "-" if rate is None else f"{rate:,.1f}",
             "any" if not p["cpus"] else ",".join(map(str, p["cpus"])),
-            escape(p["last_error"] or ""),
+            p["last_error"] or "",
         )
     if status["programs"]:
         console.print(table, markup=False)

@@ -1,13 +1,14 @@
 """How a program talks with whoever supervises it: exit codes, stop signals, waiting.
 
-Signals are taken by a thread in `sigwait`, because a Python handler never runs while the main
-thread is blocked inside Reverb or TensorFlow. What a program saves when it stops is its own affair.
+Signals are taken by a thread, because a Python handler never runs while the main thread is blocked
+inside Reverb or TensorFlow. What a program saves when it stops is its own affair.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import select
 import signal
 import threading
 import time
@@ -21,6 +22,9 @@ RETRY = 75  # EX_TEMPFAIL, also after a stop by signal: start it again
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 GRACE_VARIABLE = "SACTORY_GRACE_SECONDS"
+RESTARTS_VARIABLE = "SACTORY_RESTARTS"  # how often the service has started its program before
+ALIVE_FILE = "alive.json"  # in a tree's directory: its heartbeat
+SERVICE_STATE_FILE = "state.json"  # in a service's directory: how its program ended last
 DEFAULT_GRACE_SECONDS = 55.0  # below the 60 s after which the tree kills what is left
 
 _DUPLICATE_SECONDS = 0.5  # one Ctrl-C may arrive twice, from the terminal and from a parent
@@ -69,11 +73,11 @@ def grace_seconds() -> float:
 
 
 def start_signal_thread(grace: float | None = None) -> Stop:
-    """Blocks the stop signals and starts the thread that takes them.
+    """Starts the thread that takes the stop signals, and keeps them from all others.
 
-    Call it in the main thread before TensorFlow or Reverb is imported: threads inherit the mask,
-    so that none of the library's threads takes the signal and dies of it. Child processes inherit
-    the mask too: start them with `preexec_fn=unblock_signals`.
+    Call it in the main thread before TensorFlow or Reverb is imported: their threads inherit the
+    mask, so that no blocking call of theirs is interrupted. Child processes inherit it too: start
+    them with `preexec_fn=unblock_signals`.
 
     The first signal sets the returned `Stop`; `grace` seconds later, or at another Ctrl-C, the
     process ends at once with RETRY, wherever its main thread is stuck. Another TERM changes
@@ -85,11 +89,19 @@ def start_signal_thread(grace: float | None = None) -> Stop:
     stop = Stop()
     if not faulthandler.is_enabled():
         faulthandler.enable()
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    # Python's C handler writes the number to this descriptor at once, in whatever thread it runs,
+    # even in one that a library started before the mask was set. The Python handler has no work.
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     # What the caller chose to ignore (nohup, a shell's background job) stays ignored.
     signals = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    for s in signals:
+        signal.signal(s, _do_nothing)
+        signal.siginterrupt(s, False)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     deadline = grace_seconds() if grace is None else grace
-    arguments = (stop, signals, deadline)
+    arguments = (stop, read_end, signals, deadline)
     threading.Thread(target=_take_signals, args=arguments, daemon=True, name="signals").start()
     return stop
 
@@ -99,21 +111,40 @@ def unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def _take_signals(stop: Stop, signals: list[signal.Signals], grace: float) -> None:
-    first = signal.sigwait(signals)
+def _do_nothing(_number: int, _frame: object) -> None:
+    pass
+
+
+def _take_signals(stop: Stop, wakeup_fd: int, signals: list[signal.Signals], grace: float) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    first = _next_signal(wakeup_fd, signals, None)
+    assert first is not None  # it waited without a limit
     began = time.monotonic()
-    _say(f"stopping: {signal.Signals(first).name}")
-    stop.request(signal.Signals(first).name, first)
+    _say(f"stopping: {first.name}")
+    stop.request(first.name, first)
     while True:
-        left = began + grace - time.monotonic()
-        again = signal.sigtimedwait(signals, max(left, 0.0))
+        again = _next_signal(wakeup_fd, signals, began + grace - time.monotonic())
         if again is None:
             _say(f"not stopped within {grace:g} s; where every thread stands:")
             faulthandler.dump_traceback(all_threads=True)
             os._exit(RETRY)
-        if again.si_signo == signal.SIGINT and time.monotonic() - began > _DUPLICATE_SECONDS:
+        if again == signal.SIGINT and time.monotonic() - began > _DUPLICATE_SECONDS:
             _say("SIGINT again: ending at once")
             os._exit(RETRY)
+
+
+def _next_signal(
+    wakeup_fd: int, signals: list[signal.Signals], timeout: float | None
+) -> signal.Signals | None:
+    """Waits for one of `signals`; None after `timeout` seconds."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if not select.select([wakeup_fd], [], [], left)[0]:
+            return None
+        number = os.read(wakeup_fd, 1)[0]
+        if number in signals:  # other signals with a Python handler are written there too
+            return signal.Signals(number)
 
 
 def _say(text: str) -> None:

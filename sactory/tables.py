@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sactory import settings
 from sactory.errors import UserError
-from sactory.rows import RowFormat
+
+if TYPE_CHECKING:  # numpy must not be loaded before a program has claimed its cores
+    from sactory.rows import RowFormat
 
 REPLAY = "replay"  # segments of packed rows
 WEIGHTS = "weights"  # one item: version and flat vector of the collect policy
@@ -80,9 +82,7 @@ def replay_limits(
     # deliver what they hold at once; less than this and both sides could wait for each other.
     burst = samples_per_insert * MAX_IN_FLIGHT_ITEMS * num_collectors
     error_buffer = max(1.0, 2.0 * pool_items(learner, length) + burst)
-    return ReplayLimits(
-        max_size, min_size, samples_per_insert, error_buffer, replay.mode == "sync"
-    )
+    return ReplayLimits(max_size, min_size, samples_per_insert, error_buffer, replay.mode == "sync")
 
 
 def check(

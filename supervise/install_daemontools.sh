@@ -21,7 +21,7 @@ fetch() {
 }
 
 unpack() {
-    local work; work=$(mktemp -d)
+    work=$(mktemp -d)  # not local: the trap runs after this function
     trap 'rm -rf "$work"' EXIT
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
     own_lists=(-o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache")

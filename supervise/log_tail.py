@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 START_MARK = "start"
@@ -38,7 +39,7 @@ def last_error(service: Path, start: int, timeout: float = 3.0) -> str:
         time.sleep(0.05)
 
 
-def find_error(lines: list[str], start: int) -> str:
+def find_error(lines: Sequence[str], start: int) -> str:
     """As `last_error`, from the lines of a log."""
     first, last = 0, len(lines)
     for i, line in enumerate(lines):

@@ -174,8 +174,11 @@ class Progress:
 def progress_line(now_status: dict[str, Any], max_env_steps: int, rate: float | None) -> str:
     """`running | 12,000 / 80,000 env steps (15 %) | … | ETA 7 min`."""
     steps = now_status["env_steps"]
+    state = now_status["state"]
+    if now_status["done"] is not None and state == "running":
+        state = "finishing: the last policies are scored"
     parts = [
-        now_status["state"],
+        "starting" if state == "stopped" else state,  # the tree has not shown itself yet
         f"{steps:,} / {max_env_steps:,} env steps ({100 * steps // max_env_steps} %)",
         f"{now_status['train_steps']:,} updates",
     ]
@@ -186,7 +189,7 @@ def progress_line(now_status: dict[str, Any], max_env_steps: int, rate: float | 
     ):
         if now_status[key] is not None:
             parts.append(f"{label} {now_status[key]:{form}}")
-    if rate:
+    if rate and now_status["done"] is None:
         parts.append(f"{rate:,.0f} env steps/s")
         parts.append(f"ETA {duration(max(0, max_env_steps - steps) / rate)}")
     return " | ".join(parts)

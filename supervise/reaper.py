@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sactory.run_dir import read_json
-from sactory.status import ALIVE_FILE
+from sactory.supervision import ALIVE_FILE
 from supervise import daemontools, processes, tree, verdict
 
 FINISHED, FAILED, STOPPED = 0, 1, 75

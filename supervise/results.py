@@ -10,7 +10,7 @@ from sactory.flags import print_error
 from sactory.run_dir import RunDir, read_json, write_json
 from supervise import processes, tree
 from supervise.interrupts import Interrupts
-from supervise.progress import Console, duration
+from supervise.progress import Console
 
 EPISODES = 10
 _POLL_SECONDS = 0.5
@@ -59,10 +59,10 @@ def final_evaluation(run_dir: RunDir, root: Path, interrupts: Interrupts, consol
             said = child.communicate(timeout=_POLL_SECONDS)[0]
             break
         except subprocess.TimeoutExpired:
-            if not told and (interrupts.count or (root / tree.STOP_FILE).exists()):
+            if not told and _is_stopped(root, interrupts):
                 child.terminate()
                 told = True
-    if told:
+    if _is_stopped(root, interrupts):
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` evaluates")
         return interrupts.exit_code
     if child.returncode:
@@ -71,10 +71,16 @@ def final_evaluation(run_dir: RunDir, root: Path, interrupts: Interrupts, consol
         print_error(f"the final evaluation failed: {last} (its log: {log})")
         return 1
     done = read_json(run_dir.done) or {}
-    result = {**done, "evaluation": [x for x in said.splitlines() if x.strip()]}
+    # What it says about files stands in the list of places below.
+    lines = [x for x in said.splitlines() if x.strip() and not x.startswith(("policy ", "video "))]
+    result = {**done, "evaluation": lines}
     write_json(result_file(run_dir), result)
     _print(run_dir, result, console)
     return 0
+
+
+def _is_stopped(root: Path, interrupts: Interrupts) -> bool:
+    return interrupts.count > 0 or (root / tree.STOP_FILE).exists()
 
 
 def _print(run_dir: RunDir, result: dict[str, Any], console: Console) -> None:
@@ -85,8 +91,6 @@ def _print(run_dir: RunDir, result: dict[str, Any], console: Console) -> None:
     ]
     if result.get("ratio") is not None:
         parts.append(f"RATIO {result['ratio']:.4f}")
-    if result.get("seconds"):
-        parts.append(duration(result["seconds"]))
     console.say(f"sactory: finished ({result.get('reason', 'done')}): {', '.join(parts)}")
     greedy = run_dir.policies("greedy")
     exports = sorted(p.name for p in greedy.glob("[0-9]*")) if greedy.is_dir() else []

@@ -17,7 +17,7 @@ from typing import Any
 from sactory import config, settings
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
-from sactory.run_dir import Locked, RunDir, hold_lock, read_json
+from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
 from supervise import daemontools, processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 from supervise.progress import Console, Progress
@@ -83,7 +83,7 @@ def _init(
 
 
 def _check(run_dir: RunDir, console: Console) -> RunDir:
-    from sactory.init_run import check_sources
+    from sactory.provenance import check_sources
 
     for warning in check_sources(run_dir):
         console.say(f"sactory: warning: {warning}")
@@ -125,7 +125,7 @@ def _hold(run_dir: RunDir, grace: float, console: Console) -> int:
     while True:
         try:
             return hold_lock(run_dir.lock("run"))
-        except Locked:
+        except LockedError:
             pass
         owner = read_lock_owner(run_dir)
         waited = time.monotonic() - began

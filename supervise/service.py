@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from sactory import supervision
-from sactory.heartbeat import RESTARTS_VARIABLE
 from sactory.run_dir import write_json
 from supervise import daemontools, log_tail, processes
 from supervise.verdict import STATE_FILE, Settings, describe_exit, judge, read_settings, read_state
@@ -96,7 +95,7 @@ class Service:
                 return False
 
     def _run_program(self) -> int:
-        environment = {**os.environ, RESTARTS_VARIABLE: str(self.state.starts)}
+        environment = {**os.environ, supervision.RESTARTS_VARIABLE: str(self.state.starts)}
         environment[supervision.GRACE_VARIABLE] = str(self.settings.grace_seconds)
         self.state.starts += 1
         self._save(self.directory / STATE_FILE, asdict(self.state))

@@ -11,7 +11,7 @@ import time
 from sactory import status
 from sactory.errors import UserError
 from sactory.flags import Flags
-from sactory.run_dir import Locked, RunDir, hold_lock
+from sactory.run_dir import LockedError, RunDir, hold_lock
 from supervise import tree
 
 _POLL_SECONDS = 0.2
@@ -22,7 +22,7 @@ def is_held(run_dir: RunDir) -> bool:
     try:
         os.close(hold_lock(run_dir.lock("run")))
         return False
-    except Locked:
+    except LockedError:
         return True
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     was_held = held = is_held(run_dir)
     while held and time.monotonic() < end:
         # Again and again: a run that is just starting removes the file with the old tree.
-        for directory in run_dir.services().parent.glob("*/"):
+        for directory in run_dir.services().parent.iterdir():
             (directory / tree.STOP_FILE).touch()
         time.sleep(_POLL_SECONDS)
         held = is_held(run_dir)

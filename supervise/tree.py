@@ -22,7 +22,7 @@ from pathlib import Path
 
 import sactory
 from sactory.run_dir import RunDir, write_atomic, write_json
-from sactory.status import ALIVE_FILE
+from sactory.supervision import ALIVE_FILE
 from supervise import verdict
 from supervise.templates import LOG_RUN, RUN
 

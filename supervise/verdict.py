@@ -12,7 +12,7 @@ from typing import Any
 
 from sactory import supervision
 from sactory.run_dir import read_json
-from sactory.status import SERVICE_STATE_FILE as STATE_FILE
+from sactory.supervision import SERVICE_STATE_FILE as STATE_FILE
 
 SETTINGS_FILE = "service.json"
 

@@ -16,13 +16,10 @@ from sactory.run_dir import RunDir, write_json
 
 
 def main(name: str, root: str, mode: str, argument: str = "") -> int:
-    run_dir = RunDir(root)
     if mode == "stubborn":
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         while True:
             time.sleep(1)
-    if mode == "bare":  # TERM kills it outright
-        time.sleep(1000)
     if mode == "crash":
         raise ValueError(f"cannot work {argument}")
     if mode == "user_error":
@@ -30,15 +27,18 @@ def main(name: str, root: str, mode: str, argument: str = "") -> int:
         return supervision.USER_ERROR
     stop = supervision.start_signal_thread()
     program, _, worker = name.partition("_") if name.startswith("collect") else (name, "", "")
-    beat = Heartbeat(run_dir, program, int(worker) if worker else None, interval=0.1)
+    beat = Heartbeat(RunDir(root), program, int(worker) if worker else None, interval=0.1)
     if mode == "crash_once" and beat.restarts == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    if mode == "child":  # a grandchild in a session of its own
-        if os.fork() == 0:
-            os.setsid()
-            time.sleep(1000)
+    if mode == "child" and os.fork() == 0:  # a grandchild in a session of its own
+        os.setsid()
+        time.sleep(1000)
     beat.update(state="training", env_steps=100, train_steps=90, ratio=0.9)
     print(f"working {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
+    return work(name, RunDir(root), mode, argument, stop, beat)
+
+
+def work(name: str, run_dir: RunDir, mode: str, argument: str, stop, beat: Heartbeat) -> int:
     if mode == "finish":
         if name == "train":
             done = {"reason": "max_env_steps", "env_steps": 100, "train_steps": 90, "ratio": 0.9}

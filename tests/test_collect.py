@@ -1,5 +1,6 @@
 """A collector's environment: what it refuses, how episodes join, who may be which worker."""
 
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from tf_agents.trajectories import time_step as ts
 
 from collect.adder import NStepAdder
 from collect.main import take_worker_id
-from collect.slot import BadStep, Slot
+from collect.slot import BadStepError, Slot
 from sactory import settings
 from sactory.errors import UserError
 from sactory.run_dir import RunDir
@@ -51,7 +52,10 @@ class Scripted(py_environment.PyEnvironment):
             np.float32(0.0 if last and self.terminal else 1.0),
             np.array([self.count, self.total], np.float32),
         )
-        return step._replace(**self.faults.get(self.total, {}))
+        fault = self.faults.get(self.total, {})
+        if "raises" in fault:
+            raise fault["raises"]
+        return step._replace(**fault)
 
 
 def make_slot(faults=None, n_step=1, terminal=False):
@@ -102,18 +106,17 @@ def test_time_limit_bootstraps_and_terminal_does_not():
         ({"reward": np.float32("inf")}, "reward is inf"),
         ({"reward": np.zeros(2, np.float32)}, "reward is not one number"),
         ({"discount": np.float32("nan")}, "discount is nan"),
+        ({"raises": ArithmeticError("it blew up")}, "step.. raised ArithmeticError: it blew up"),
     ],
 )
 def test_a_bad_step_is_refused_by_name_and_a_new_episode_begins(fault, message, caplog):
-    slot, specs, out = make_slot({2: fault}, n_step=3)
+    slot, _, out = make_slot({2: fault}, n_step=3)
     rows, episodes = play(slot, 2 + LENGTH)
     assert slot.refused == 1
     assert caplog.records and pytest.approx(0) == out[0]
     assert len(rows) == LENGTH  # of the cut episode no window was whole
     assert np.isfinite(np.stack(rows)).all()
     assert len(episodes) == 1
-    import re
-
     assert re.search(message, caplog.text)
 
 
@@ -121,7 +124,7 @@ def test_an_environment_that_never_starts_well_is_an_error():
     env = Scripted()
     env._reset = lambda: ts.restart(np.array([np.nan, 0], np.float32))
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
-    with pytest.raises(BadStep, match="three resets in a row"):
+    with pytest.raises(BadStepError, match="three resets in a row"):
         Slot(env, specs, NStepAdder(2, 1, 1, 0.9), np.zeros(2, np.float32))
 
 

@@ -73,6 +73,7 @@ def refusal(tmp_path: Path, text: str) -> str:
             "train.SacAgent.tau = 0",
             "train.SacAgent.tau = 0.0: must be a number above 0 and at most 1",
         ),
+        ("run.stop_at_return = 1e999", "run.stop_at_return = inf: must be a number or None"),
         ("replay.gamma = 1e999", "replay.gamma = inf: must be a number from 0 to 1"),
         (
             "train.SacAgent.actor_learning_rate = -1e-3",

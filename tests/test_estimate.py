@@ -61,3 +61,18 @@ def test_what_can_not_fit_is_refused(tmp_path, monkeypatch):
 def test_what_is_available_is_read_from_the_machine(tmp_path):
     assert 1e7 < estimate.available_memory() < 1e14
     assert estimate.available_disk(tmp_path / "a/b") == estimate.available_disk(tmp_path)
+
+
+def test_a_container_limit_counts(tmp_path):
+    machine = estimate.available_memory(tmp_path)
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 500000\n")
+    assert estimate.available_memory(tmp_path) == 2.5e6 < machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert estimate.available_memory(tmp_path) > 2.5e6
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("4000000\n")
+    (tmp_path / "memory/memory.usage_in_bytes").write_text("1000000\n")
+    (tmp_path / "memory/memory.stat").write_text("inactive_file 0\n")
+    assert estimate.available_memory(tmp_path) == 3e6

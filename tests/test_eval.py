@@ -333,7 +333,9 @@ def episode(env, act):
 def test_a_stop_ends_an_evaluation(run_dir):
     stop = supervision.Stop()
     stop.request("test")
-    assert Evaluator(run_dir, 2, stop).score(actor_of(run_dir, "0")) is None
+    with Film(run_dir.video(0)) as film:
+        assert Evaluator(run_dir, 2, stop).score(actor_of(run_dir, "0"), film) is None
+    assert list(run_dir.videos.iterdir()) == []  # half an episode is no video
 
 
 def test_a_film_that_fails_leaves_no_file(tmp_path):

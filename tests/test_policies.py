@@ -192,6 +192,12 @@ def flip_bit(path):
     file.write_bytes(bytes(data))
 
 
+def edit_specs(path):
+    """Nothing that TensorFlow itself would notice."""
+    with (path / "policy_specs.pbtxt").open("a") as f:
+        f.write("\n")
+
+
 def lose_graph(path):
     (path / "saved_model.pb").unlink()
 
@@ -200,7 +206,7 @@ def cut_meta(path):
     (path / "meta.json").write_text('{"format": 1, "fi')
 
 
-@pytest.mark.parametrize("damage", [cut_weights, flip_bit, lose_graph, cut_meta])
+@pytest.mark.parametrize("damage", [cut_weights, flip_bit, edit_specs, lose_graph, cut_meta])
 def test_a_corrupt_export_is_named(run_dir, exported, damage):
     source = one(exported, policies.GREEDY).path
     path = run_dir.policies("greedy") / source.name

@@ -42,6 +42,18 @@ def serve():
         server.stop()
 
 
+def infos_of(client):
+    infos = client_lib.table_infos(client)
+    assert infos is not None
+    return infos
+
+
+def next_block(feeder):
+    block = feeder.get(20)
+    assert block is not None
+    return block.numpy()
+
+
 def row(i):
     return np.array([i, -i, i % 7], np.float32)
 
@@ -55,11 +67,11 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length):
         writer.add(row(i))
         assert writer.has_room(5)
     assert writer.flush(5)
-    assert client_lib.table_infos(client)[tables.REPLAY].current_size == 64 // length
+    assert infos_of(client)[tables.REPLAY].current_size == 64 // length
     feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, length, ROW.size, None, seed=0)
     counts = collections.Counter()
     for _ in range(60):
-        block = feeder.get(20).numpy()
+        block = next_block(feeder)
         assert block.shape == (2, 8, 3)
         flat = block.reshape(-1, 3)
         np.testing.assert_array_equal(flat, [row(i) for i in flat[:, 0]])
@@ -75,7 +87,7 @@ def test_a_segment_that_is_not_full_is_not_sent(serve):
     for i in range(7):
         writer.add(row(i))
     assert writer.flush(5)
-    assert client_lib.table_infos(client)[tables.REPLAY].current_size == 1
+    assert infos_of(client)[tables.REPLAY].current_size == 1
 
 
 def test_sync_holds_the_collector_and_async_does_not(serve):
@@ -111,9 +123,9 @@ def test_sync_keeps_samples_in_proportion_to_inserts(serve):
     thread.start()
     try:
         while updates < 400:
-            assert feeder.get(20) is not None
+            next_block(feeder)
             updates += 2
-        info = client_lib.table_infos(client)[tables.REPLAY].rate_limiter_info
+        info = infos_of(client)[tables.REPLAY].rate_limiter_info
     finally:
         stop.set()
         thread.join(20)
@@ -126,7 +138,9 @@ def test_sync_keeps_samples_in_proportion_to_inserts(serve):
 
 @pytest.mark.parametrize("length", [1, 5])
 def test_the_rate_does_not_depend_on_the_segment_length(length):
-    lim = limits(replay={"segment_length": length, "updates_per_row": 0.5}, learner={"batch_size": 10})
+    lim = limits(
+        replay={"segment_length": length, "updates_per_row": 0.5}, learner={"batch_size": 10}
+    )
     assert lim.samples_per_insert == 5
     assert lim.min_size == 10 // length
     assert lim.max_size == 1000 // length
@@ -139,7 +153,7 @@ def test_a_table_that_could_never_be_sampled_is_refused():
 
 def test_weights_and_state_make_the_round_trip(serve):
     _, client = serve(limits(), 1)
-    infos = client_lib.table_infos(client)
+    infos = infos_of(client)
     assert weights.latest(client, infos) is None
     assert client_lib.take_json(client, tables.STATE, infos) == []
     vector = np.arange(5, dtype=np.float32)
@@ -147,8 +161,10 @@ def test_weights_and_state_make_the_round_trip(serve):
         weights.publish(client, weights.Version(2, step), vector * step)
     state = progress.RunState(1, 2, 3, 2, 8, 9.5)
     client_lib.put_json(client, tables.STATE, state.to_json())
-    infos = client_lib.table_infos(client)
-    version, got = weights.latest(client, infos)
+    infos = infos_of(client)
+    newest = weights.latest(client, infos)
+    assert newest is not None
+    version, got = newest
     assert version == weights.Version(2, 8)
     np.testing.assert_array_equal(got, vector * 8)
     (message,) = client_lib.take_json(client, tables.STATE, infos)
@@ -160,9 +176,9 @@ def test_progress_is_delivered_once(serve):
     for i in range(3):
         client_lib.put_json(client, tables.PROGRESS, {"i": i})
     client_lib.put(client, tables.PROGRESS, [np.frombuffer(b"not json", np.uint8)])
-    infos = client_lib.table_infos(client)
+    infos = infos_of(client)
     assert client_lib.take_json(client, tables.PROGRESS, infos) == [{"i": 0}, {"i": 1}, {"i": 2}]
-    assert client_lib.table_infos(client)[tables.PROGRESS].current_size == 0
+    assert infos_of(client)[tables.PROGRESS].current_size == 0
 
 
 def test_versions_supersede_by_incarnation_then_step():

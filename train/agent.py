@@ -150,10 +150,9 @@ class SacAgent(tf_agent.TFAgent):
             critic_loss = losses.critic_loss(q, target)
         critic_gradients = tape.gradient(critic_loss, self._critic_trained)
 
+        # The features lie outside this tape: the encoder learns from the critics' loss alone.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._actor_trained)
-            # The encoder learns from the critics' loss alone.
-            features = tf.stop_gradient(features)
             mean, log_std = self._online.actor(features)
             new_action, log_prob = losses.squashed_sample(mean, log_std, noise[1])
             new_q = tf.stack([critic(features, new_action) for critic in self._online.critics])

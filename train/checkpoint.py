@@ -2,6 +2,8 @@
 
     R/train/<train_step>/weights.*     networks, targets, optimizers, temperature, train step
     R/train/<train_step>/state.json    counters, the book of progress, elapsed hours
+
+What the state means is the learner's business.
 """
 
 from __future__ import annotations

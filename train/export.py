@@ -8,7 +8,7 @@ leaks 2 MB). What exports are called and how they are read again is `sactory.pol
 from __future__ import annotations
 
 import contextlib
-import logging
+import logging as python_logging
 import tempfile
 import threading
 import time
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from tf_agents.policies import policy_saver
 
 from sactory import policies as exports
@@ -82,10 +83,10 @@ def _no_news() -> Iterator[None]:
     """Hides what TF-Agents says at every save and nobody can mend."""
     news = ("is not a valid tf.function parameter name", "Could not serialize policy.distribution")
 
-    def tells(record: logging.LogRecord) -> bool:
+    def tells(record: python_logging.LogRecord) -> bool:
         return not any(words in record.getMessage() for words in news)
 
-    logger = logging.getLogger("absl")
+    logger = logging.get_absl_logger()
     logger.addFilter(tells)
     try:
         with warnings.catch_warnings():

@@ -51,6 +51,10 @@ class Journal:
         self._writer.write("train", row, step=book.env_steps)
         self._sums, self._count = {}, 0
 
+    def rates(self, book: Book, **values: float) -> None:
+        """Writes values that belong to no episode to TensorBoard."""
+        self._writer.scalars("train", values, step=book.env_steps)
+
     def event(self, name: str, book: Book, **fields: Any) -> None:
         """Writes a record that is no episode, for example `restart`."""
         self._writer.event(name, fields, step=book.env_steps)

@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 
 from sactory import settings, supervision
-from sactory.client import ServerGone
+from sactory.client import ServerGoneError
 from sactory.heartbeat import Heartbeat
 from sactory.progress import Book
 from sactory.run_dir import RunDir, read_json, write_json
@@ -28,9 +28,10 @@ from train.update import Update
 
 _POLL_SECONDS = 0.2
 _EXPORT_SECONDS = 120.0
+_RATES_SECONDS = 10.0
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """A metric is no finite number; the message names it."""
 
 
@@ -75,6 +76,8 @@ class Learner:
         self._export_due = Every(every, start=self.book.env_steps)
         self._save_due = Every(settings.Train().checkpoint_seconds, start=time.monotonic())
         self._tell_due = Every(1.0, start=time.monotonic())
+        self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
+        self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
 
     @property
     def book(self) -> Book:
@@ -95,13 +98,13 @@ class Learner:
             The exit code.
 
         Raises:
-            ServerGone: The replay server was silent for too long.
-            Diverged: The agent's numbers are no longer finite.
+            ServerGoneError: The replay server was silent for too long.
+            DivergedError: The agent's numbers are no longer finite.
         """
         reason = None
         while reason is None and not self._stop.is_set():
             if self._publisher.error is not None:
-                raise ServerGone(str(self._publisher.error))
+                raise ServerGoneError(str(self._publisher.error))
             self._follow_server()
             block = self._feeder.get(_POLL_SECONDS)
             if block is None:
@@ -109,14 +112,15 @@ class Learner:
             else:
                 self._learn(block)
             self._log_episodes()
-            self._export_and_save()
             reason = self._end_reason()
+            if reason is None:
+                self._export_and_save()
         return self._finish(reason)
 
     def _learn(self, block: Any) -> None:
         metrics = {name: float(value) for name, value in self._update(block).items()}
         if not metrics.pop("finite"):
-            raise Diverged(f"metrics after train step {self._train_step}: {metrics}")
+            raise DivergedError(f"metrics after train step {self._train_step}: {metrics}")
         self._train_step += self._learner.updates_per_call
         self._journal.update(metrics)
         self._publisher.count(self._train_step)
@@ -129,8 +133,18 @@ class Learner:
         while self._publisher.episodes:
             episode = self._publisher.episodes.popleft()
             self._journal.episode(episode, self.book, self._train_step, self.ratio)
-        if self._tell_due(time.monotonic()):
+        now = time.monotonic()
+        if self._tell_due(now):
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
+        if self._rates_due(now):
+            seconds = now - self._rated[0]
+            self._journal.rates(
+                self.book,
+                replay_size=self._publisher.replay_rows,
+                env_steps_per_second=(self.book.env_steps - self._rated[1]) / seconds,
+                updates_per_second=(self._train_step - self._rated[2]) / seconds,
+            )
+            self._rated = (now, self.book.env_steps, self._train_step)
 
     def _counters(self) -> dict[str, Any]:
         return {
@@ -188,7 +202,7 @@ class Learner:
     def _finish(self, reason: str | None) -> int:
         """Saves everything; marks the run as done if it has reached its end."""
         self._heartbeat.update(state="saving")
-        with contextlib.suppress(ServerGone, RuntimeError):
+        with contextlib.suppress(ServerGoneError, RuntimeError):
             self._publisher.round()
         saved = self.save()
         if reason is None:
@@ -204,6 +218,7 @@ class Learner:
             self._heartbeat.close("stopped")
             return supervision.RETRY
         counters = {k: v for k, v in self._counters().items() if k != "book"}
+        self._heartbeat.update(**self._counters())
         write_json(self._run_dir.done, {"reason": reason, "time": time.time(), **counters})
         self._publisher.finish()
         self._heartbeat.close("done")

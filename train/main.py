@@ -8,7 +8,7 @@ from sactory import config, cpus, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import Locked, RunDir, hold_lock, read_json
+from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
         return supervision.OK
     try:
         lock = hold_lock(run_dir.lock("train"))
-    except Locked as e:
+    except LockedError as e:
         raise UserError(
             f"another trainer already works on {run_dir}: stop it with "
             f"`sactory stop --run_dir {run_dir}`"
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
     last_beat = read_json(run_dir.status("train")) or {}  # before ours replaces it
     heartbeat = Heartbeat(run_dir, "train")
 
-    from sactory.client import ServerGone
-    from train.learner import Diverged
+    from sactory.client import ServerGoneError
+    from train.learner import DivergedError
     from train.setup import make_learner
 
     try:
@@ -43,10 +43,10 @@ def main(argv: list[str]) -> int:
             heartbeat.close("stopped")
             return supervision.RETRY
         return learner.run()
-    except (ServerGone, Diverged) as e:
+    except (ServerGoneError, DivergedError) as e:
         logging.error("%s", e)
         heartbeat.update(error=str(e))
-        heartbeat.close("failed" if isinstance(e, Diverged) else "stopped")
-        return supervision.FAILED if isinstance(e, Diverged) else supervision.RETRY
+        heartbeat.close("failed" if isinstance(e, DivergedError) else "stopped")
+        return supervision.FAILED if isinstance(e, DivergedError) else supervision.RETRY
     finally:
         del lock

@@ -88,7 +88,7 @@ class Publisher:
         while not self._stop.wait(self._seconds):
             try:
                 self.round()
-            except client_lib.ServerGone as e:
+            except client_lib.ServerGoneError as e:
                 self.error = e
                 return
             except RuntimeError as e:  # the server went away between the probe and the call
@@ -140,4 +140,4 @@ class Publisher:
             logging.info("the replay server moved to %s", address)
             self._client, self.address = reverb.Client(address), address
         if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
-            raise client_lib.ServerGone("the replay server has been silent for too long")
+            raise client_lib.ServerGoneError("the replay server has been silent for too long")

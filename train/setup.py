@@ -51,7 +51,7 @@ def make_learner(
 
     Raises:
         UserError: `train.device` names a device that isn't there.
-        client_lib.ServerGone: No replay server answered.
+        client_lib.ServerGoneError: No replay server answered.
     """
     use_xla = configure_tensorflow(plan)
     learner_settings, replay = settings.Learner(), settings.Replay()
@@ -68,9 +68,7 @@ def make_learner(
     # Env steps never go back, even where the collector that made them has died since.
     book = progress.Book.from_json(state["book"] if state else {})
     book.merge(progress.Book.from_json(last_book))
-    journal = Journal(
-        MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False)
-    )
+    journal = Journal(MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False))
     exporter = Exporter(run_dir, agent)
     if incarnation > 1:
         logging.info("restarted at train step %d, %d env steps", train_step, book.env_steps)
@@ -147,4 +145,3 @@ def configure_tensorflow(plan: CpuPlan) -> bool:
     )
     xla = settings.Learner().xla
     return plan.threads == 1 if xla is None else xla
-

@@ -58,6 +58,8 @@ class DmEnvironment(py_environment.PyEnvironment):
         env: The environment to adapt.
         action_repeat: Env steps that each action is held for. Rewards are summed; an episode's
             end cuts the rest short.
+        exact_dtype: Hand actions over in the dtype that the environment's spec names. The
+            suite's tasks don't mind: they copy the numbers into an array of their own.
 
     Attributes:
         action_repeat: The same number.
@@ -69,14 +71,17 @@ class DmEnvironment(py_environment.PyEnvironment):
 
     renders_any_size = True
 
-    def __init__(self, env: dm_env.Environment, action_repeat: int = 1):
+    def __init__(
+        self, env: dm_env.Environment, action_repeat: int = 1, *, exact_dtype: bool = True
+    ):
         super().__init__()
         self._env = env
+        self._exact_dtype = exact_dtype
         self.action_repeat = action_repeat
         self._more = action_repeat - 1
         self.max_episode_steps = _max_episode_steps(env)
         timestep: Any = getattr(env, "control_timestep", None)
-        self.control_timestep = float(timestep()) if callable(timestep) else None
+        self.control_timestep: Any = timestep() if callable(timestep) else None
         self._set_observation(env.observation_spec())
         self._set_action(env.action_spec())
 
@@ -116,6 +121,8 @@ class DmEnvironment(py_environment.PyEnvironment):
             scale = np.where(over, np.nextafter(scale, 0.0), scale)
         self._scale = scale
         self._rescales = bool((self._centre != 0).any() or (scale != 1).any())
+        ours = np.float64 if self._rescales else np.float32
+        self._casts = self._exact_dtype and spec.dtype != ours
         self._action_spec = array_spec.BoundedArraySpec(
             spec.shape, np.float32, minimum=-1.0, maximum=1.0, name="action"
         )
@@ -123,7 +130,8 @@ class DmEnvironment(py_environment.PyEnvironment):
     @property
     def physics(self) -> Any:
         """The simulator's state, for environments that have one (all of dm_control's)."""
-        return getattr(self._env, "physics")  # noqa: B009  (not part of dm_env's interface)
+        env: Any = self._env  # dm_env's interface knows no physics
+        return env.physics
 
     def observation_spec(self) -> array_spec.ArraySpec:
         """Float32 [O]."""
@@ -132,6 +140,10 @@ class DmEnvironment(py_environment.PyEnvironment):
     def action_spec(self) -> array_spec.BoundedArraySpec:
         """Float32 [A] in [-1, 1]."""
         return self._action_spec
+
+    def should_reset(self, current_time_step: ts.TimeStep) -> bool:
+        """Never: the adapted environment resets itself."""
+        return False
 
     def _reset(self) -> ts.TimeStep:
         self._current_time_step = None
@@ -144,7 +156,7 @@ class DmEnvironment(py_environment.PyEnvironment):
         if self._rescales:
             action = action * self._scale
             action += self._centre
-        if action.dtype != self._action_dtype:
+        if self._casts:
             action = action.astype(self._action_dtype)
         try:
             step_type, reward, discount, observation = self._env.step(action)
@@ -153,6 +165,7 @@ class DmEnvironment(py_environment.PyEnvironment):
         except Exception:
             self._current_time_step = None  # the next step starts a new episode
             raise
+        # the same as _flat
         flat = _concatenate(self._entries(observation), None, dtype=_float32)
         if step_type == _DM_MID and discount == 1.0:
             # Nearly every step ends here: names of this module only and no namedtuple's
@@ -244,7 +257,7 @@ def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> DmEnviron
     with _no_deprecations():
         dm_environment = suite.load(domain, task, task_kwargs=kwargs)
     rendering.lighten(dm_environment.physics.model)
-    adapted = DmEnvironment(dm_environment, env.action_repeat)
+    adapted = DmEnvironment(dm_environment, env.action_repeat, exact_dtype=False)
     adapted.seed(seed)
     return adapted
 

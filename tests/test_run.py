@@ -1,0 +1,154 @@
+"""`sactory run` and `sactory stop` with fake programs: how a run ends, and what is said."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sactory import status, supervision
+from sactory.run_dir import read_json
+from tests.fake_tree import FINISH, NEEDS_DAEMONTOOLS, STEADY, Run, until
+
+pytestmark = [pytest.mark.timeout(120), NEEDS_DAEMONTOOLS]
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path / "R with a space")
+    yield run
+    run.end()
+
+
+def test_run_ends_with_the_final_evaluation_and_then_only_prints(run):
+    out, err = run.run(FINISH).communicate(timeout=90)
+    assert err == ""
+    assert "| eval | S: 100 | ER: 42.0000" in out
+    assert "finished (max_env_steps): 100 env steps, 90 updates, RATIO 0.9000" in out
+    assert "\x1b" not in out
+    assert run.processes() == {}
+    again = run.run({"final": "raise SystemExit(1)"})
+    assert "| eval | S: 100 | ER: 42.0000" in again.communicate(timeout=30)[0]
+    assert again.returncode == 0
+
+
+def test_run_reports_a_failed_final_evaluation(run):
+    process = run.run({**FINISH, "final": "raise ValueError('no policy')"})
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "final evaluation failed: ValueError: no policy" in err
+    assert not (run.dir.root / "result.json").exists()
+
+
+def test_run_reports_the_user_error_of_a_program(run):
+    process = run.run({**STEADY, "train": "user_error"})
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 2
+    assert err.startswith("sactory: error: train failed (exit code 2): mend this\nits log: /")
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_run_stops_cleanly_and_says_how_to_resume(run, number, code):
+    process = run.run(STEADY)
+    until(lambda: run.beating(*STEADY))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=90)
+    assert (process.returncode, err) == (code, "")
+    assert f"`sactory run --run_dir {run.dir}` resumes" in out
+    assert all((run.dir.root / f"saved_{name}").exists() for name in STEADY)
+    assert run.processes() == {}
+    assert status.collect(run.dir)["state"] == "stopped"
+
+
+def test_second_ctrl_c_does_not_wait(run):
+    process = run.run({"train": "stubborn", "eval": "steady"}, "--grace", "1000")
+    until(lambda: run.beating("eval"))
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    until(lambda: "stopping" in process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert run.processes() == {}
+
+
+def test_killed_run_leaves_no_orphan_and_the_next_waits_for_its_tree(run):
+    process = run.run({**STEADY, "train": "steady 3"})
+    until(lambda: run.beating(*STEADY))
+    process.kill()
+    process.communicate()
+    out, _ = run.run(FINISH).communicate(timeout=90)
+    assert (run.dir.root / "saved_train").exists()
+    assert "waiting for the programs of an earlier run" in out
+    assert "ER: 42.0000" in out
+    assert run.processes() == {}
+
+
+def test_killed_terminal_leaves_no_orphan(run):
+    parent, child = pty.openpty()
+    process = run.run(
+        STEADY,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(child)
+    until(lambda: run.beating(*STEADY))
+    os.close(parent)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    assert run.processes() == {}
+    assert (run.dir.root / "saved_train").exists()
+
+
+def test_terminal_shows_a_live_line(run):
+    parent, child = pty.openpty()
+    process = run.run(FINISH, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            data = os.read(parent, 10_000)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+    os.close(parent)
+    assert process.wait(60) == 0
+    assert b"/ 100 env steps" in shown
+    assert b"ER: 42.0000" in shown
+
+
+def test_killed_reaper_is_reported_by_run_which_ends_its_orphans(run):
+    process = run.run({**STEADY, "train": "steady 1"})
+    until(lambda: run.beating(*STEADY))
+    os.kill(read_json(run.dir.services() / supervision.ALIVE_FILE)["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "the reaper of the programs was killed" in err
+    assert run.processes() == {}
+    assert (run.dir.root / "saved_train").exists()
+
+
+def test_second_run_is_refused_and_stop_ends_the_first(run):
+    process = run.run(STEADY)
+    until(lambda: run.beating(*STEADY))
+    second = run.run(STEADY)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode != 0
+    assert f"another `sactory run`, process {process.pid}, holds" in err
+    command = [sys.executable, "-m", "sactory.cli", "stop", "--run_dir", str(run.dir)]
+    stop = subprocess.run(command, env=run.environment, capture_output=True, text=True)
+    assert (stop.returncode, stop.stderr) == (0, "")
+    assert stop.stdout == f"stopped: {run.dir}, 100 env steps\n"
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "resumes" in out
+    again = subprocess.run(command, env=run.environment, capture_output=True, text=True)
+    assert again.stdout == f"nothing runs in {run.dir} (stopped)\n"
