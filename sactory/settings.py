@@ -176,8 +176,8 @@ class Learner:
     """Rows of one gradient step."""
     updates_per_call: int = field(16, low=1, high=10_000, unit="updates")
     """Gradient steps K of one compiled call."""
-    xla: Optional[bool] = field(None)
-    """Whether XLA compiles the call; None: whichever was measured faster for the cores."""
+    xla: bool = field(False)
+    """Whether XLA compiles the call; on CPUs the plain graph was measured faster."""
     max_in_flight: Optional[int] = field(None, low=1, unit="samples")
     """Samples asked for ahead from each Reverb stream; None: chosen from the pool's size."""
 

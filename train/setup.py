@@ -28,6 +28,7 @@ from train.publisher import Publisher
 from train.update import make_update
 
 _FIRST_EXPORT_SECONDS = 300.0
+_MOST_BRANCHES = 4
 
 
 def make_learner(
@@ -53,7 +54,7 @@ def make_learner(
         UserError: `train.device` names a device that isn't there.
         client_lib.ServerGoneError: No replay server answered.
     """
-    use_xla = configure_tensorflow(plan)
+    configure_tensorflow(plan)
     learner_settings, replay = settings.Learner(), settings.Replay()
     seed = settings.Run().seed
     specs = Specs.load(run_dir)
@@ -103,7 +104,7 @@ def make_learner(
         learner_settings.max_in_flight,
         seed + incarnation,
     )
-    update = make_update(agent, specs.row, learner_settings.updates_per_call, xla=use_xla)
+    update = make_update(agent, specs.row, learner_settings.updates_per_call, learner_settings.xla)
     return Learner(
         run_dir,
         stop,
@@ -120,11 +121,8 @@ def make_learner(
     )
 
 
-def configure_tensorflow(plan: CpuPlan) -> bool:
+def configure_tensorflow(plan: CpuPlan) -> None:
     """Sets device and threads.
-
-    Returns:
-        Whether XLA should compile the update.
 
     Raises:
         UserError: The configured device isn't there.
@@ -137,11 +135,9 @@ def configure_tensorflow(plan: CpuPlan) -> bool:
         )
     if train.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
-    # One thread inside an operation and several operations side by side use two or more cores
-    # best with layers of a few hundred units; on one core XLA's fused code is ahead.
+    # Layers of a few hundred units use cores best with one thread inside an operation and as many
+    # operations side by side as there are cores; the graph has about four parallel branches.
     tf.config.threading.set_intra_op_parallelism_threads(train.intra_op_threads or 1)
     tf.config.threading.set_inter_op_parallelism_threads(
-        train.inter_op_threads or max(1, plan.threads)
+        train.inter_op_threads or min(plan.threads, _MOST_BRANCHES)
     )
-    xla = settings.Learner().xla
-    return plan.threads == 1 if xla is None else xla
