@@ -81,7 +81,7 @@ class Checkpoints:
                 if state is None or state.get("format") != _FORMAT:
                     raise ValueError("state.json is missing or of another format")
                 self._checkpoint.read(str(path / "weights")).assert_consumed()
-            except (ValueError, AssertionError, tf.errors.OpError) as e:
+            except Exception as e:  # TensorFlow's reader raises nearly anything
                 logging.error("checkpoint %s can't be read, trying an older one: %s", path, e)
                 continue
             return state

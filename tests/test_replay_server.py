@@ -1,0 +1,106 @@
+"""The replay server as a process: its port, its lock, its checkpoints."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import portpicker
+import pytest
+import reverb
+
+from collect.writer import SegmentWriter
+from replay_server.server import choose_port
+from sactory import client as client_lib
+from sactory import supervision, tables
+from sactory.errors import UserError
+from sactory.init_run import init
+from sactory.run_dir import RunDir, write_json
+from sactory.specs import Specs
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    init(
+        run_dir, "configs/debug.gin", ["replay.mode = 'async'", "collect.Worker.random_steps = 20"]
+    )
+    return run_dir
+
+
+def serve(run_dir):
+    command = [sys.executable, "-m", "sactory.cli", "replay-server", "--run_dir", str(run_dir)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def reached(run_dir, process):
+    client = client_lib.connect(run_dir, supervision.Stop().event, patience=90)
+    assert client is not None and process.poll() is None
+    return client
+
+
+def test_rows_and_counts_survive_a_stop_and_the_port_stays(run_dir):
+    first = serve(run_dir)
+    try:
+        client = reached(run_dir, first)
+        size = Specs.load(run_dir).row.size
+        writer = SegmentWriter(client, 1, size)
+        for i in range(50):
+            writer.add(np.full(size, i, np.float32))
+        assert writer.flush(10)
+        address = client_lib.address_of(run_dir)
+        second = serve(run_dir)  # the same run must not be served twice
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == supervision.USER_ERROR
+        assert f"another replay server already serves {run_dir}" in said
+        first.send_signal(signal.SIGTERM)
+        first.communicate(timeout=60)
+        assert first.returncode == supervision.RETRY
+    finally:
+        first.kill()
+    again = serve(run_dir)
+    try:
+        infos = client_lib.table_infos(reached(run_dir, again))
+        assert infos is not None
+        assert client_lib.address_of(run_dir) == address
+        assert infos[tables.REPLAY].current_size == 50
+        assert infos[tables.REPLAY].rate_limiter_info.insert_stats.completed == 50
+    finally:
+        again.kill()
+        again.communicate(timeout=60)
+
+
+def test_a_finished_run_is_not_served(run_dir):
+    write_json(run_dir.done, {"reason": "max_env_steps"})
+    process = serve(run_dir)
+    process.communicate(timeout=60)
+    assert process.returncode == supervision.OK
+
+
+def test_a_port_in_use_is_refused_by_name(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"replay_server.port = {port} is in use"):
+            choose_port(port, RunDir(tmp_path))
+
+
+def test_a_port_of_reverb_itself_counts_as_in_use(tmp_path):
+    server = reverb.Server([reverb.Table.queue("x", 1)], port=portpicker.pick_unused_port())
+    with pytest.raises(UserError, match="is in use"):
+        choose_port(server.port, RunDir(tmp_path))
+    server.stop()
+
+
+def test_a_restarted_server_takes_its_old_port_again_if_it_is_free(tmp_path):
+    run_dir, port = RunDir(tmp_path), portpicker.pick_unused_port()
+    write_json(run_dir.address, {"host": "x", "port": port})
+    assert choose_port(0, run_dir) == port
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", port))
+        taken.listen()
+        assert choose_port(0, run_dir) != port
