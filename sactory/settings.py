@@ -133,9 +133,9 @@ class SacAgent:
     """Critics in the ensemble."""
     critic_subset: int = field(2, low=1, high=100)
     """Critics drawn at random for the minimum in each target."""
-    actor_learning_rate: float = field(3e-4, above=0)
+    actor_learning_rate: float = field(1e-3, above=0)
     """Adam's, for the actor."""
-    critic_learning_rate: float = field(3e-4, above=0)
+    critic_learning_rate: float = field(1e-3, above=0)
     """Adam's, for the critics."""
     alpha_learning_rate: float = field(3e-4, above=0)
     """Adam's, for the logarithm of the temperature."""

@@ -1,0 +1,143 @@
+"""Scores of the shipped task files at 100 k env steps: every run a real `sactory run`.
+
+    python benchmarks/learning.py --tasks=walker_walk,finger_spin --seeds=1,2
+
+One run a core, as many at a time as the process may use. A run that was interrupted resumes, one
+whose result is there is left out, so the same command goes on where it stopped. Results are
+benchmarks/results/learning/<task>_<seed>.json; `--table` prints them as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from sactory.errors import UserError
+from sactory.flags import Flags, print_error
+from sactory.metrics import read_log
+from sactory.run_dir import RunDir, read_json, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "learning"
+ENV_STEPS = 100_000
+WANTED = {
+    "cartpole_swingup": 780,
+    "ball_in_cup_catch": 900,
+    "finger_spin": 600,
+    "reacher_easy": 700,
+    "walker_walk": 550,
+}
+
+
+def command(task: str, seed: int, run_dir: Path) -> list[str]:
+    """The run, to its end whatever it scores, without videos."""
+    settings = {
+        "run.seed": seed,
+        "run.max_env_steps": ENV_STEPS,
+        "run.stop_at_return": None,
+        "eval.Evaluator.video": False,
+    }
+    words = ["sactory", "run", f"configs/tasks/{task}.gin", "--run_dir", str(run_dir)]
+    return words + [word for k, v in settings.items() for word in ("--set", f"{k} = {v}")]
+
+
+def train(task: str, seed: int, runs: Path, core: int) -> None:
+    """Trains one seed on one core and stores what came of it."""
+    words = command(task, seed, runs / f"{task}_{seed}")
+    load = os.getloadavg()
+    began = time.time()
+    with open(runs / f"{task}_{seed}.console", "a") as console:
+        done = subprocess.run(
+            [sys.executable, "-m", "sactory.cli", *words[1:]],
+            cwd=ROOT,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            check=False,
+        )
+    if done.returncode:
+        print(f"{task} seed {seed}: exit code {done.returncode}, see {console.name}", flush=True)
+        return
+    run_dir = RunDir(runs / f"{task}_{seed}")
+    rows = [row for row in read_log(run_dir.eval_log) if "export" in row]
+    end = read_json(run_dir.done)
+    commit = (read_json(run_dir.provenance) or {}).get("git")
+    words[words.index("--run_dir") + 1] = "R"
+    result = {
+        "task": task,
+        "seed": seed,
+        "score": rows[-1]["episode_reward"],
+        "curve": [[row["step"], round(row["episode_reward"], 1)] for row in rows],
+        "ratio": end["ratio"],
+        "env_steps": end["env_steps"],
+        "train_steps": end["train_steps"],
+        "seconds": round(time.time() - began),
+        "cores": 1,
+        "load_at_start_and_end": [round(load[0], 1), round(os.getloadavg()[0], 1)],
+        "commit": commit,
+        "command": shlex.join(words),
+    }
+    write_json(RESULTS / f"{task}_{seed}.json", result)
+    print(f"{task} seed {seed}: {result['score']:.0f} in {result['seconds']} s", flush=True)
+
+
+def table() -> str:
+    """The results as Markdown, one line a task."""
+    lines = ["| task | scores at 100 k env steps | mean | wanted |", "|---|---|---|---|"]
+    for task, wanted in WANTED.items():
+        results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{task}_*.json"))]
+        scores = [r["score"] for r in results]
+        if scores:
+            each = ", ".join(f"{s:.0f} (seed {r['seed']})" for s, r in zip(scores, results))
+            lines.append(f"| {task} | {each} | {statistics.mean(scores):.0f} | {wanted} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is missing, then prints the table."""
+    flags = Flags("learning", "Trains the shipped tasks and tabulates their scores.")
+    flags.string("tasks", ",".join(WANTED), "which tasks, by comma")
+    flags.string("seeds", "1,2", "which seeds, by comma")
+    flags.string("runs", str(ROOT / "runs" / "learning"), "where the run directories go")
+    flags.boolean("table", False, "only print the table of what is there")
+    args, _ = flags.parse(argv)
+    if not args.table:
+        runs = Path(args.runs).resolve()
+        runs.mkdir(parents=True, exist_ok=True)
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        jobs: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        for seed in args.seeds.split(","):
+            for task in args.tasks.split(","):
+                if not (RESULTS / f"{task}_{seed}.json").exists():
+                    jobs.put((task, int(seed)))
+
+        def work(core: int) -> None:
+            while True:
+                try:
+                    task, seed = jobs.get_nowait()
+                except queue.Empty:
+                    return
+                train(task, seed, runs, core)
+
+        workers = [threading.Thread(target=work, args=[c]) for c in sorted(os.sched_getaffinity(0))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    print(table())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as e:
+        print_error(str(e))
+        sys.exit(2)
