@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 from sactory.errors import UserError
@@ -53,7 +52,6 @@ def train(task: str, seed: int, runs: Path, core: int) -> None:
     """Trains one seed on one core and stores what came of it."""
     words = command(task, seed, runs / f"{task}_{seed}")
     load = os.getloadavg()
-    began = time.time()
     with open(runs / f"{task}_{seed}.console", "a") as console:
         done = subprocess.run(
             [sys.executable, "-m", "sactory.cli", *words[1:]],
@@ -69,7 +67,7 @@ def train(task: str, seed: int, runs: Path, core: int) -> None:
     run_dir = RunDir(runs / f"{task}_{seed}")
     rows = [row for row in read_log(run_dir.eval_log) if "export" in row]
     end = read_json(run_dir.done)
-    commit = (read_json(run_dir.provenance) or {}).get("git")
+    made = read_json(run_dir.provenance)
     words[words.index("--run_dir") + 1] = "R"
     result = {
         "task": task,
@@ -79,10 +77,10 @@ def train(task: str, seed: int, runs: Path, core: int) -> None:
         "ratio": end["ratio"],
         "env_steps": end["env_steps"],
         "train_steps": end["train_steps"],
-        "seconds": round(time.time() - began),
+        "seconds": round(end["time"] - made["time"]),
         "cores": 1,
         "load_at_start_and_end": [round(load[0], 1), round(os.getloadavg()[0], 1)],
-        "commit": commit,
+        "commit": made["git"],
         "command": shlex.join(words),
     }
     write_json(RESULTS / f"{task}_{seed}.json", result)
