@@ -6,6 +6,7 @@ for any of it.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from sactory.tables import PROGRESS, REPLAY, STATE
 
 # Episodes go out with several reports: one lost report loses none.
 _EPISODES_KEPT = 16
+_LAST_REPORT_SECONDS = 5.0
 
 
 class Refresher:
@@ -29,6 +31,7 @@ class Refresher:
     Attributes:
         state: What the trainer published last, or None before it did.
         client: The replay server's client; another object after the server moved.
+        is_done: Whether the run has reached its end.
         error: Why the thread gave up, or None.
     """
 
@@ -44,12 +47,13 @@ class Refresher:
         self.state: progress.RunState | None = None
         self.client = client
         self.error: Exception | None = None
+        self.is_done = False
         self._run_dir, self._stop, self._worker = run_dir, stop, worker
         self._seconds, self._segment_length = seconds, segment_length
         self._address = client_lib.address_of(run_dir)
         self._incarnation = time.time_ns()  # unlike any other start of this worker
         self._rows = self._env_steps = self._reported = 0
-        self._episodes: deque[progress.Episode] = deque(maxlen=_EPISODES_KEPT)
+        self._episodes: deque[progress.Episode] = deque()
         self._run_rows, self._rows_then = 0, 0
         self._version: weights.Version | None = None
         self._fetched: tuple[weights.Version, np.ndarray] | None = None
@@ -93,29 +97,36 @@ class Refresher:
         while not self._stop.wait(self._seconds):
             try:
                 self._round()
-            except client_lib.ServerGoneError as e:
-                self.error = e
-                return
             except RuntimeError as e:  # the server went away between the probe and the call
                 logging.warning("the replay server stopped answering: %s", e)
+            except Exception as e:  # whatever it is must end the worker, not only this thread
+                self.error = e
+                return
 
     def report_now(self) -> None:
-        """Sends the totals from the caller's thread: the last word before the end."""
-        infos = client_lib.table_infos(self.client)
-        if infos is not None:
-            self._report()
+        """Sends the last totals, within a time limit: a lost server must not hold up the end."""
+        last = threading.Thread(target=self._last_report, daemon=True)
+        last.start()
+        last.join(_LAST_REPORT_SECONDS)
+
+    def _last_report(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            if client_lib.table_infos(self.client) is not None:
+                self._report()
 
     def _round(self) -> None:
         infos = client_lib.table_infos(self.client)
         if infos is None:
+            self.is_done = self._run_dir.is_done
             self._look_again()
             return
         self._answered = time.monotonic()
+        self.is_done = self._run_dir.is_done
         rows_now = self._rows
         self._report()
         for message in client_lib.take_json(self.client, STATE, infos):
             state = progress.RunState.from_json(message)
-            if state != self.state:
+            if self.state is None or state.time > self.state.time:  # not one of a restored server
                 self.state, self._state_changed = state, time.monotonic()
         inserted = infos[REPLAY].rate_limiter_info.insert_stats.completed
         known = self.state.rows if self.state else 0
@@ -136,6 +147,8 @@ class Refresher:
         record = progress.report(self._worker, self._incarnation, rows, steps, episodes)
         client_lib.put_json(self.client, PROGRESS, record)
         self._reported = rows
+        for _ in range(len(episodes) - _EPISODES_KEPT):
+            self._episodes.popleft()
 
     def _fetch(self, infos: dict) -> None:
         found = weights.latest(self.client, infos)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -111,16 +112,21 @@ class Slot:
         """The observation as one float32 vector `[O]`, checked."""
         if self._sensors is None:
             return self._checked("observation", observation, self._shape)
-        return np.concatenate(
-            [
-                self._checked(f"observation/{key}", observation[key], tuple(spec.shape))
-                for key, spec in self._sensors
-            ]
-        )
+        parts = []
+        for key, spec in self._sensors:
+            try:
+                value = observation[key]
+            except (KeyError, TypeError, IndexError) as e:
+                raise BadStepError(f"observation/{key} is missing") from e
+            parts.append(self._checked(f"observation/{key}", value, tuple(spec.shape)))
+        return np.concatenate(parts)
 
     @staticmethod
     def _checked(name: str, value: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-        value = np.asarray(value, np.float32)
+        try:
+            value = np.array(value, np.float32)  # a copy: environments may reuse their buffers
+        except (TypeError, ValueError) as e:
+            raise BadStepError(f"{name} is not an array of numbers: {e}") from e
         if value.shape != shape:
             raise BadStepError(f"{name} has shape {value.shape}, its spec says {shape}")
         if not np.isfinite(value).all():
@@ -141,6 +147,8 @@ class Slot:
         """Where the environment tells, through `get_info()['success']`."""
         if not self._has_info:
             return None
-        info = self._env.get_info()
-        success = info.get("success") if isinstance(info, dict) else None
-        return None if success is None else float(success)
+        try:
+            success = float(self._env.get_info()["success"])
+        except Exception:  # a user's code; an episode without a verdict is no mistake
+            return None
+        return success if math.isfinite(success) else None

@@ -106,8 +106,12 @@ class Worker:
             if actions is None:
                 self._stop.wait(_POLL_SECONDS)
                 continue
-            self._step(actions)
-            self._hold()
+            try:
+                self._step(actions)
+                self._hold()
+            except RuntimeError as e:  # a writer that has failed once never works again
+                logging.warning("the writer failed: %s", e)
+                self._reconnect()
             self._tell()
         return self._end()
 
@@ -115,7 +119,7 @@ class Worker:
         if self._refresher.error is not None:
             raise self._refresher.error
         state = self._refresher.state
-        return self._stop.is_set() or (state is not None and state.stop) or self._run_dir.is_done
+        return self._stop.is_set() or (state is not None and state.stop) or self._refresher.is_done
 
     def _choose_actions(self) -> np.ndarray | None:
         """Actions `[E, A]`, or None while there is nothing to act with."""
@@ -186,18 +190,18 @@ class Worker:
         self._refresher.count(count, count * self._specs.env["action_repeat"])
 
     def _hold(self) -> None:
-        """Waits while the server holds inserts back, and follows it when it moved."""
+        """Waits while the server holds inserts back or is away, and follows it when it moved."""
         began = time.perf_counter()
-        try:
-            while not self._writer.has_room(_HOLD_SECONDS) and not self._over():
-                self._heartbeat.update(state="held by the rate limiter")
-                self._follow()
-        except RuntimeError as e:
-            logging.warning("the writer failed: %s", e)
-            client = client_lib.connect(self._run_dir, self._stop.event)
-            if client is not None:
-                self._writer.reopen(client)
+        while not self._writer.has_room(_HOLD_SECONDS) and not self._over():
+            self._heartbeat.update(state="waiting for room in the replay")
+            self._follow()
         self._seconds["writer"] += time.perf_counter() - began
+
+    def _reconnect(self) -> None:
+        client = client_lib.connect(self._run_dir, self._stop.event)
+        if client is not None:
+            self._client = client
+            self._writer.reopen(client)
 
     def _follow(self) -> None:
         if self._refresher.client is not self._client:
@@ -227,7 +231,10 @@ class Worker:
 
     def _end(self) -> int:
         """Sends what is whole, within a time limit, and says how it ended."""
-        confirmed = self._writer.flush(_LAST_FLUSH_SECONDS)
+        try:
+            confirmed = self._writer.flush(_LAST_FLUSH_SECONDS)
+        except RuntimeError:
+            confirmed = False
         if not confirmed:
             logging.info("the server didn't take the last rows in time (it may hold inserts)")
         self._refresher.report_now()

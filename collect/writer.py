@@ -8,8 +8,9 @@ from absl import logging
 
 from sactory.tables import MAX_IN_FLIGHT_ITEMS, REPLAY
 
-# Rows per chunk: larger chunks halve the server's memory, and travel whole with each sample.
-_CHUNK_ROWS = 16
+# Rows per chunk. A whole chunk travels with each sample, so larger ones make sampling dearer (16
+# rows: twice the trainer's cost of 4), smaller ones need more memory in the server.
+_CHUNK_ROWS = 4
 _ASK_EVERY_ITEMS = 4
 
 

@@ -7,6 +7,7 @@ while it copies; so the root holds nothing else and the interval grows with the 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -36,8 +37,16 @@ class Checkpoints:
         self.checkpointer = checkpointers_lib.DefaultCheckpointer(
             path=str(run_dir.replay_checkpoints)
         )
+        self._root = run_dir.replay_checkpoints
+        self._remove_partial()
         self._interval = interval
         self._due = 0.0
+
+    def _remove_partial(self) -> None:
+        """Frees the space of saves that were cut off; Reverb would never read them."""
+        for path in self._root.iterdir():
+            if path.is_dir() and not (path / "DONE").exists():
+                shutil.rmtree(path, ignore_errors=True)
 
     def save_if_due(self, client: reverb.Client) -> None:
         """Saves if the interval is over."""
@@ -59,8 +68,9 @@ class Checkpoints:
                 fsync_path(path / name)
             fsync_path(path)
             fsync_path(path.parent)
-        except (RuntimeError, OSError) as e:
+        except Exception as e:  # Reverb turns a full disk into an IndexError, for one
             logging.error("the replay checkpoint failed, the previous one stays: %s", e)
+            self._remove_partial()
             self._due = time.monotonic() + self._interval
             return False
         duration = time.monotonic() - began

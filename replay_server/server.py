@@ -17,7 +17,7 @@ from sactory import client as client_lib
 from sactory import settings, supervision, tables
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock, read_json, write_json
+from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
 
 _TICK_SECONDS = 0.5
@@ -32,15 +32,8 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
         The exit code: 0 when the run is done, `RETRY` after a signal.
 
     Raises:
-        UserError: The port is taken, or another server holds the run.
+        UserError: The port is taken.
     """
-    try:
-        lock = hold_lock(run_dir.lock("replay_server"))
-    except LockedError as e:
-        raise UserError(
-            f"another replay server already serves {run_dir}: stop it with "
-            f"`sactory stop --run_dir {run_dir}`"
-        ) from e
     replay = settings.Replay()
     limits = tables.replay_limits(
         replay, settings.Learner(), settings.Worker(), settings.Run().num_collectors
@@ -65,7 +58,6 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
         return _watch(run_dir, stop, heartbeat, client, checkpoints, limits)
     finally:
         server.stop()
-        del lock
 
 
 def _watch(
@@ -148,10 +140,13 @@ def choose_port(wanted: int, run_dir: RunDir) -> int:
 
 def _is_free(port: int) -> bool:
     """Reverb itself binds with SO_REUSEPORT and would share the port in silence."""
-    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+    family, host = (
+        (socket.AF_INET6, "::") if socket.has_dualstack_ipv6() else (socket.AF_INET, "0.0.0.0")
+    )
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("::", port))
+            probe.bind((host, port))
             probe.listen(1)
         except OSError:
             return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import reverb
 from absl import logging
 
+from sactory import supervision
 from sactory.run_dir import RunDir, read_json
 
 PROBE_SECONDS = 2.0
@@ -57,25 +57,23 @@ def connect(
     Raises:
         ServerGoneError: Nothing answered for `patience` seconds.
     """
-    deadline, pause = time.monotonic() + patience, _FIRST_PAUSE
-    client, target, said = None, None, False
-    while not stop.is_set() and time.monotonic() < deadline:
+    found: list[tuple[str, reverb.Client]] = []
+
+    def answers() -> bool:
         address = address_of(run_dir)
         if address is not None:
-            if address != target:
-                client, target = reverb.Client(address), address
-            if client is not None and table_infos(client) is not None:
-                return client
-        if not said:
-            logging.info("waiting for the replay server of %s", run_dir)
-            said = True
-        if run_dir.is_done:
+            if not found or found[0][0] != address:
+                found[:] = [(address, reverb.Client(address))]
+            if table_infos(found[0][1]) is not None:
+                return True
+        logging.log_every_n_seconds(logging.INFO, "waiting for the server of %s", 60, run_dir)
+        return run_dir.is_done
+
+    if not supervision.wait_for(answers, stop, patience, _FIRST_PAUSE, _LONGEST_PAUSE):
+        if stop.is_set():
             return None
-        stop.wait(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    if stop.is_set():
-        return None
-    raise ServerGoneError(f"no replay server answered for {patience:.0f} s (address: {target})")
+        raise ServerGoneError(f"no replay server of {run_dir} answered for {patience:.0f} s")
+    return None if run_dir.is_done or not found else found[0][1]
 
 
 def put(client: reverb.Client, table: str, data: Iterable[np.ndarray]) -> None:

@@ -61,7 +61,10 @@ def report(
 
 
 class Book:
-    """The sum of what all workers have done. Part of the trainer's checkpoint."""
+    """The sum of what all workers have done. Part of the trainer's checkpoint.
+
+    One thread adds while another reads; the reader iterates over copies.
+    """
 
     def __init__(self) -> None:
         self._totals: dict[str, Totals] = {}
@@ -85,17 +88,17 @@ class Book:
     @property
     def rows(self) -> int:
         """Agent steps of the run."""
-        return sum(totals.rows for totals in self._totals.values())
+        return sum(totals.rows for totals in list(self._totals.values()))
 
     @property
     def env_steps(self) -> int:
         """Simulator steps of the run."""
-        return sum(totals.env_steps for totals in self._totals.values())
+        return sum(totals.env_steps for totals in list(self._totals.values()))
 
     @property
     def episodes(self) -> int:
         """Finished episodes of the run."""
-        return sum(totals.episodes for totals in self._totals.values())
+        return sum(totals.episodes for totals in list(self._totals.values()))
 
     def merge(self, other: Book) -> None:
         """Takes over whatever `other` knows beyond this book."""
@@ -107,7 +110,7 @@ class Book:
 
     def to_json(self) -> dict[str, Any]:
         """The book as the trainer's checkpoint holds it."""
-        return {key: dataclasses.asdict(totals) for key, totals in self._totals.items()}
+        return {key: dataclasses.asdict(totals) for key, totals in list(self._totals.items())}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Book:

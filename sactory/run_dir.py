@@ -187,9 +187,15 @@ def hold_lock(path: Path) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
+    except BlockingIOError as e:
         os.close(fd)
         raise LockedError(str(path)) from e
+    except OSError as e:
+        os.close(fd)
+        raise UserError(
+            f"{path} can't be locked ({e.strerror}): the file system of the run directory must "
+            "support flock"
+        ) from e
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
     return fd

@@ -116,7 +116,7 @@ class Train:
     """Between two checkpoints of the trainer: what a crash can cost."""
     keep_checkpoints: int = field(3, low=1, unit="checkpoints")
     """The newest checkpoints that are kept."""
-    publish_seconds: float = field(0.25, low=0, unit="seconds")
+    publish_seconds: float = field(0.25, above=0, unit="seconds")
     """Between two publications of the weights to the collectors."""
 
 
@@ -189,7 +189,7 @@ class Collect:
 
     cpus: Optional[int] = field(None, low=1, unit="cores")
     """Cores that each collector may use; None: chosen from the machine's."""
-    refresh_seconds: float = field(0.25, low=0, unit="seconds")
+    refresh_seconds: float = field(0.25, above=0, unit="seconds")
     """Between two looks for newer weights."""
 
 

@@ -31,7 +31,7 @@ class Version:
     def supersedes(self, other: Version | None) -> bool:
         """Whether a collector that holds `other` should take these.
 
-        Within one incarnation only newer weights count; another incarnation always does, for a
+        Within one incarnation only newer weights count; a later incarnation always does, for a
         restarted trainer may have gone back to an older checkpoint.
         """
         if other is None or self.incarnation > other.incarnation:

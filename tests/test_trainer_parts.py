@@ -138,7 +138,7 @@ def test_reports_reach_the_book_and_garbage_does_not_stop_it(tmp_path, client, c
         client_lib.put_json(client, tables.PROGRESS, record)
     publisher.round()
     assert (publisher.book.rows, publisher.book.env_steps) == (10, 20)
-    assert list(publisher.episodes) == [episode]
+    assert list(publisher.episodes) == [(1, episode)]
     assert "can't be read" in caplog.text
 
 
@@ -165,11 +165,12 @@ def test_journal_writes_means_since_the_last_line(tmp_path):
     ]
     for value in (1.0, 2.0, 6.0):
         journal.update(dict.fromkeys(names, value))
-    journal.episode(progress.Episode(0, 7.5, 20, 0.25), book, train_step=12, ratio=0.5)
-    journal.episode(progress.Episode(1, 8.5, 20, 0.25), book, train_step=12, ratio=0.5)
+    journal.episode(1, progress.Episode(0, 7.5, 20, 0.25), book, train_step=12, ratio=0.5)
+    journal.episode(2, progress.Episode(1, 8.5, 20, 0.25), book, train_step=12, ratio=0.5)
     journal.event("restart", book, train_step=12)
     journal.close()
     first, second, event = read_log(log)
     assert first["actor_loss"] == 3.0 and first["episode_reward"] == 7.5 and first["step"] == 60
-    assert second["actor_loss"] == 0.0  # no update in between
+    assert second["actor_loss"] == 3.0  # ended together: the same means
+    assert (first["episode"], second["episode"]) == (1, 2)
     assert (event["event"], event["train_step"]) == ("restart", 12)

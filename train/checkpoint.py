@@ -1,7 +1,7 @@
 """The trainer's checkpoints: everything that learning depends on, whole or absent.
 
     R/train/<train_step>/weights.*     networks, targets, optimizers, temperature, train step
-    R/train/<train_step>/state.json    counters, the book of progress, elapsed hours
+    R/train/<train_step>/state.json    counters, the book of progress, elapsed seconds
 
 What the state means is the learner's business.
 """
@@ -52,9 +52,10 @@ class Checkpoints:
             Whether it worked. A failure (a full disk) is logged; older checkpoints stay.
         """
         path = self._root / f"{train_step:012d}"
-        if path.exists():
-            return True
         try:
+            if path.exists():  # no update since: only the counters may have moved on
+                write_json(path / "state.json", {"format": _FORMAT, **state})
+                return True
             with whole_directory(path) as temporary:
                 self._checkpoint.write(str(temporary / "weights"))
                 write_json(temporary / "state.json", {"format": _FORMAT, **state})

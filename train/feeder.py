@@ -104,6 +104,7 @@ class Feeder:
                         continue
                 else:
                     return
+            raise RuntimeError("the stream ended")
         except (tf.errors.OpError, RuntimeError) as e:
             logging.error("the sampling stream broke: %s", e)
             if generation == self._generation:

@@ -25,6 +25,7 @@ class Journal:
     def __init__(self, writer: MetricsWriter):
         self._writer = writer
         self._sums: dict[str, float] = {}
+        self._means: dict[str, float] = dict.fromkeys(_LOGGED, 0.0)
         self._count = 0
         self.last_return: float | None = None
 
@@ -34,16 +35,23 @@ class Journal:
             self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
         self._count += 1
 
-    def episode(self, episode: Episode, book: Book, train_step: int, ratio: float) -> None:
-        """Writes the line of a finished episode and clears the means."""
+    def episode(
+        self, number: int, episode: Episode, book: Book, train_step: int, ratio: float
+    ) -> None:
+        """Writes the line of a finished episode and clears the means.
+
+        Of episodes that end together all have the same means.
+        """
         self.last_return = episode.episode_return
+        if self._count:
+            self._means = {name: total / self._count for name, total in self._sums.items()}
         row = {
             "train_step": train_step,
-            "episode": book.episodes,
+            "episode": number,
             "episode_reward": episode.episode_return,
             "episode_length": episode.length,
             "duration": episode.duration,
-            **self._means(),
+            **self._means,
             "ratio": ratio,
         }
         if episode.success is not None:
@@ -58,12 +66,6 @@ class Journal:
     def event(self, name: str, book: Book, **fields: Any) -> None:
         """Writes a record that is no episode, for example `restart`."""
         self._writer.event(name, fields, step=book.env_steps)
-
-    def _means(self) -> dict[str, float]:
-        return {
-            name: self._sums.get(name, 0.0) / self._count if self._count else 0.0
-            for name in _LOGGED
-        }
 
     def close(self) -> None:
         """Writes out what is queued, within a time limit."""

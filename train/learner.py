@@ -6,14 +6,13 @@ triggers'.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
+import numpy as np
 from absl import logging
 
-from sactory import settings, supervision
-from sactory.client import ServerGoneError
+from sactory import policies, settings, supervision
 from sactory.heartbeat import Heartbeat
 from sactory.progress import Book
 from sactory.run_dir import RunDir, read_json, write_json
@@ -28,6 +27,7 @@ from train.update import Update
 
 _POLL_SECONDS = 0.2
 _EXPORT_SECONDS = 120.0
+_EXPORT_SECONDS_WHEN_STOPPED = 10.0  # well within the grace period
 _RATES_SECONDS = 10.0
 
 
@@ -44,7 +44,12 @@ class Learner:
         heartbeat: Where it reports its health.
         agent: What learns, already restored.
         update: K compiled gradient steps on one block.
-        parts: Checkpoints, exporter, publisher, feeder and journal.
+        checkpoints: Where it saves.
+        exporter: Where it exports policies.
+        publisher: The link to the collectors.
+        feeder: Where blocks of rows come from.
+        journal: Where it logs.
+        incarnation: Count of the trainer's starts, this one included.
         elapsed: Seconds of training before this start.
     """
 
@@ -73,9 +78,12 @@ class Learner:
         self._random_steps = settings.Worker().random_steps
         self._train_step = int(agent.train_step_counter.numpy())
         every = settings.Evaluator().every_env_steps
-        self._export_due = Every(every, start=self.book.env_steps)
+        # From the newest export on: one that a killed trainer owed is made up for.
+        exports = policies.list_exports(run_dir)
+        self._export_due = Every(every, start=exports[-1].env_steps if exports else 0)
         self._save_due = Every(settings.Train().checkpoint_seconds, start=time.monotonic())
         self._tell_due = Every(1.0, start=time.monotonic())
+        self._look_due = Every(1.0, start=time.monotonic())
         self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
         self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
 
@@ -104,7 +112,7 @@ class Learner:
         reason = None
         while reason is None and not self._stop.is_set():
             if self._publisher.error is not None:
-                raise ServerGoneError(str(self._publisher.error))
+                raise self._publisher.error
             self._follow_server()
             block = self._feeder.get(_POLL_SECONDS)
             if block is None:
@@ -120,19 +128,23 @@ class Learner:
     def _learn(self, block: Any) -> None:
         metrics = {name: float(value) for name, value in self._update(block).items()}
         if not metrics.pop("finite"):
-            raise DivergedError(f"metrics after train step {self._train_step}: {metrics}")
+            bad = {name: value for name, value in metrics.items() if not np.isfinite(value)}
+            raise DivergedError(f"metrics after train step {self._train_step}: {bad}")
         self._train_step += self._learner.updates_per_call
         self._journal.update(metrics)
         self._publisher.count(self._train_step)
         if self._publisher.wants_weights:
-            self._publisher.offer(self._train_step, self._agent.policy_vector())
+            vector = self._agent.policy_vector()
+            if not np.isfinite(vector).all():
+                raise DivergedError(f"the policy's weights after train step {self._train_step}")
+            self._publisher.offer(self._train_step, vector)
         self._heartbeat.progress(self._train_step)
         self._heartbeat.update(state="training")
 
     def _log_episodes(self) -> None:
         while self._publisher.episodes:
-            episode = self._publisher.episodes.popleft()
-            self._journal.episode(episode, self.book, self._train_step, self.ratio)
+            number, episode = self._publisher.episodes.popleft()
+            self._journal.episode(number, episode, self.book, self._train_step, self.ratio)
         now = time.monotonic()
         if self._tell_due(now):
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
@@ -171,7 +183,13 @@ class Learner:
         )
 
     def save(self) -> bool:
-        """Saves a checkpoint; False if that failed."""
+        """Saves a checkpoint; False if that failed.
+
+        Raises:
+            DivergedError: A weight is no finite number; nothing is saved.
+        """
+        if not self._agent.is_finite():
+            raise DivergedError(f"the weights after train step {self._train_step}")
         state = {
             "book": self.book.to_json(),
             "elapsed": time.monotonic() - self._began,
@@ -192,7 +210,7 @@ class Learner:
         hours = (time.monotonic() - self._began) / 3600
         if self._run.max_hours is not None and hours >= self._run.max_hours:
             return "max_hours"
-        if self._run.stop_at_return is not None:
+        if self._run.stop_at_return is not None and self._look_due(time.monotonic()):
             evaluation = read_json(self._run_dir.status("eval")) or {}
             score = evaluation.get("last_eval_return")
             if score is not None and score >= self._run.stop_at_return:
@@ -202,12 +220,12 @@ class Learner:
     def _finish(self, reason: str | None) -> int:
         """Saves everything; marks the run as done if it has reached its end."""
         self._heartbeat.update(state="saving")
-        with contextlib.suppress(ServerGoneError, RuntimeError):
-            self._publisher.round()
+        self._publisher.last_round()
         saved = self.save()
         if reason is None:
-            self._exporter.wait(_EXPORT_SECONDS)
+            self._heartbeat.update(**self._counters())
             self._journal.close()
+            self._exporter.wait(_EXPORT_SECONDS_WHEN_STOPPED)
             self._heartbeat.close("stopped")
             return supervision.RETRY
         self.export()

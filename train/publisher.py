@@ -7,6 +7,7 @@ when the server moved or lost what was published.
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 import time
 
@@ -19,13 +20,16 @@ from sactory import progress, weights
 from sactory.run_dir import RunDir
 from sactory.tables import PROGRESS, REPLAY, STATE, WEIGHTS
 
+_LAST_ROUND_SECONDS = 5.0
+
 
 class Publisher:
     """Publishes every `seconds`.
 
     Attributes:
         book: What the collectors have done.
-        episodes: Finished episodes that the learner has not logged yet.
+        episodes: Finished episodes that the learner has not logged yet, with their number in the
+            run, from 1.
         replay_rows: Rows in the replay table.
         inserted_rows: Rows inserted into it over the run, as far as the server remembers.
         address: Where the replay server is.
@@ -43,7 +47,7 @@ class Publisher:
         incarnation: int,
     ):
         self.book = book
-        self.episodes: collections.deque[progress.Episode] = collections.deque()
+        self.episodes: collections.deque[tuple[int, progress.Episode]] = collections.deque()
         self.replay_rows = self.inserted_rows = 0
         self.address = client_lib.address_of(run_dir)
         self.error: Exception | None = None
@@ -56,6 +60,7 @@ class Publisher:
         self._puts_after: int | None = None
         self._answered = time.monotonic()
         self._train_step = 0
+        self._ended = False
         self._thread = threading.Thread(target=self._loop, name="publisher", daemon=True)
 
     def start(self, train_step: int, vector: np.ndarray) -> None:
@@ -79,20 +84,29 @@ class Publisher:
         self._train_step = train_step
 
     def finish(self) -> None:
-        """Tells everybody that the run has ended."""
-        infos = client_lib.table_infos(self._client)
-        if infos is not None:
-            self._publish_state(stop=True)
+        """Tells everybody that the run has ended, from now on."""
+        self._ended = True
+        self.last_round()
+
+    def last_round(self) -> None:
+        """One more round within a time limit: a lost server must not hold up saving."""
+        last = threading.Thread(target=self._round_or_nothing, daemon=True)
+        last.start()
+        last.join(_LAST_ROUND_SECONDS)
+
+    def _round_or_nothing(self) -> None:
+        with contextlib.suppress(RuntimeError, client_lib.ServerGoneError):
+            self.round()
 
     def _loop(self) -> None:
         while not self._stop.wait(self._seconds):
             try:
                 self.round()
-            except client_lib.ServerGoneError as e:
-                self.error = e
-                return
             except RuntimeError as e:  # the server went away between the probe and the call
                 logging.warning("the replay server stopped answering: %s", e)
+            except Exception as e:  # whatever it is must end the trainer, not only this thread
+                self.error = e
+                return
 
     def round(self) -> None:
         """Drains, publishes what is new and looks after the server."""
@@ -108,7 +122,9 @@ class Publisher:
             self.inserted_rows = inserts * self._segment_length
             for record in client_lib.take_json(self._client, PROGRESS, infos):
                 try:
-                    self.episodes.extend(self.book.add(record))
+                    new = self.book.add(record)
+                    first = self.book.episodes - len(new) + 1
+                    self.episodes.extend(enumerate(new, first))
                 except (KeyError, TypeError, ValueError) as e:
                     logging.warning("dropped a report that can't be read: %r", e)
             puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
@@ -121,7 +137,7 @@ class Publisher:
                 self._published, self._puts_after = version, puts + 1
             self._publish_state()
 
-    def _publish_state(self, stop: bool = False) -> None:
+    def _publish_state(self) -> None:
         published = self._published or weights.Version(0, 0)
         state = progress.RunState(
             env_steps=self.book.env_steps,
@@ -130,7 +146,7 @@ class Publisher:
             weights_incarnation=published.incarnation,
             weights_train_step=published.train_step,
             time=time.time(),
-            stop=stop,
+            stop=self._ended,
         )
         client_lib.put_json(self._client, STATE, state.to_json())
 
