@@ -9,6 +9,8 @@ from collections import deque
 
 import numpy as np
 
+from sactory.rows import RowFormat
+
 
 class NStepAdder:
     """Builds the rows `[s, a, R, D, s', policy step]` of one environment.
@@ -18,23 +20,18 @@ class NStepAdder:
     the last state bootstraps unless it is terminal).
 
     Args:
-        observation_size: Floats of a flat observation, O.
-        action_size: Floats of an action, A.
+        row: Layout of a row of N floats.
         n_step: Rows in a full window.
         gamma: Discount of one row.
     """
 
-    def __init__(self, observation_size: int, action_size: int, n_step: int, gamma: float):
-        self._o, self._a = observation_size, action_size
-        self._n, self._gamma = n_step, gamma
-        self._observation = np.zeros(observation_size, np.float32)
+    def __init__(self, row: RowFormat, n_step: int, gamma: float):
+        self._size, self._n, self._gamma = row.size, n_step, gamma
+        groups = ("observation", "action", "reward", "discount", "next_observation", "policy_step")
+        self._spans = tuple(row.span(group) for group in groups)
+        self._observation = np.zeros(0, np.float32)
         # Open windows, oldest first: [row, reward so far, discount so far].
         self._open: deque[list] = deque()
-
-    @property
-    def row_size(self) -> int:
-        """Floats in a row."""
-        return 2 * self._o + self._a + 3
 
     def start(self, observation: np.ndarray) -> None:
         """Begins an episode; rows of the last one that are not finished are dropped.
@@ -65,13 +62,13 @@ class NStepAdder:
             policy_step: Train step of the weights that chose the action; -1 for random actions.
 
         Returns:
-            The rows that are whole now, float32 `[2 O + A + 3]` each, oldest first.
+            The rows that are whole now, float32 `[N]` each, oldest first.
         """
-        o, a = self._o, self._a
-        row = np.empty(self.row_size, np.float32)
-        row[:o] = self._observation
-        row[o : o + a] = action
-        row[-1] = policy_step
+        start, act, sum_of_rewards, bootstrap, end, step = self._spans
+        row = np.empty(self._size, np.float32)
+        row[start] = self._observation
+        row[act] = np.ravel(action)
+        row[step] = policy_step
         self._observation = observation
         self._open.append([row, 0.0, 1.0])
         for window in self._open:
@@ -80,8 +77,8 @@ class NStepAdder:
         whole = []
         while self._open and (last or len(self._open) == self._n):
             row, row_reward, row_discount = self._open.popleft()
-            row[o + a] = row_reward
-            row[o + a + 1] = row_discount
-            row[o + a + 2 : -1] = observation
+            row[sum_of_rewards] = row_reward
+            row[bootstrap] = row_discount
+            row[end] = observation
             whole.append(row)
         return whole

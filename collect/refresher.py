@@ -111,11 +111,11 @@ class Refresher:
 
     def _last_report(self) -> None:
         with contextlib.suppress(RuntimeError):
-            if client_lib.table_infos(self.client) is not None:
+            if client_lib.table_infos(self.client, self._run_dir) is not None:
                 self._report()
 
     def _round(self) -> None:
-        infos = client_lib.table_infos(self.client)
+        infos = client_lib.table_infos(self.client, self._run_dir)
         if infos is None:
             self.is_done = self._run_dir.is_done
             self._look_again()

@@ -61,15 +61,14 @@ class Worker:
         self._actor_seed = int(self._random.integers(2**31))
         num_envs = self._settings.num_envs
         fields = dict(specs.row.fields)
-        action_size = int(np.prod(fields["action"]))
-        observation_size = (specs.row.size - action_size - 3) // 2
-        self._observations = np.zeros((num_envs, observation_size), np.float32)
+        span = specs.row.span("observation")
+        self._observations = np.zeros((num_envs, span.stop - span.start), np.float32)
         self._action_shape = (num_envs, *fields["action"])
         self._slots = []
         for i, seed in enumerate(seeds.generate_state(num_envs)):
             env = load_for_run(run_dir, int(seed))
             check_env_matches(specs, env)
-            adder = NStepAdder(observation_size, action_size, replay.n_step, replay.gamma)
+            adder = NStepAdder(specs.row, replay.n_step, replay.gamma)
             self._slots.append(Slot(env, specs, adder, self._observations[i]))
         self._specs = specs
         self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)

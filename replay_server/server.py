@@ -42,7 +42,7 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
     port = choose_port(settings.ReplayServer().port, run_dir)
     checkpoints = Checkpoints(run_dir, replay.checkpoint_seconds)
     server = reverb.Server(
-        tables.build_tables(row, limits, replay.segment_length),
+        tables.build_tables(row, limits, replay.segment_length, run_dir.run_id),
         port=port,
         checkpointer=checkpoints.checkpointer,
     )

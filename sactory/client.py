@@ -16,10 +16,10 @@ import numpy as np
 import reverb
 from absl import logging
 
-from sactory import supervision
+from sactory import supervision, tables
 from sactory.run_dir import RunDir, read_json
 
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = 2  # whole ones
 PATIENCE_SECONDS = 600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
@@ -37,13 +37,21 @@ def address_of(run_dir: RunDir) -> str | None:
     return f"{host}:{address['port']}"
 
 
-def table_infos(client: reverb.Client, timeout: float = PROBE_SECONDS) -> dict[str, Any] | None:
-    """Reverb's information on every table, or None if the server doesn't answer in time."""
+def table_infos(client: reverb.Client, run_dir: RunDir | None = None) -> dict[str, Any] | None:
+    """Reverb's information on every table.
+
+    Args:
+        client: The server to ask.
+        run_dir: Whose server it must be: an address may have passed to another run's.
+
+    Returns:
+        Information by table; None if the server doesn't answer in time or isn't this run's.
+    """
     try:
-        # server_info takes whole seconds.
-        return client.server_info(timeout=max(1, round(timeout)))
+        infos = client.server_info(timeout=PROBE_SECONDS)
     except (reverb.DeadlineExceededError, RuntimeError):
         return None
+    return infos if run_dir is None or tables.identity(run_dir.run_id) in infos else None
 
 
 def connect(
@@ -64,7 +72,7 @@ def connect(
         if address is not None:
             if not found or found[0][0] != address:
                 found[:] = [(address, reverb.Client(address))]
-            if table_infos(found[0][1]) is not None:
+            if table_infos(found[0][1], run_dir) is not None:
                 return True
         logging.log_every_n_seconds(logging.INFO, "waiting for the server of %s", 60, run_dir)
         return run_dir.is_done

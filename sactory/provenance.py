@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def record(config_text: str, config: str, overrides: list[str]) -> dict[str, Any
     """
     return {
         "format": FORMAT,
+        "run_id": secrets.token_hex(8),
         "time": time.time(),
         "argv": sys.argv,
         "cwd": os.getcwd(),

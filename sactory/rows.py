@@ -1,7 +1,7 @@
 """The packed float32 row: how one agent step lies in one vector.
 
-`RowFormat` maps field names to slices; numpy packs on the collector's side, TensorFlow unpacks
-inside the trainer's compiled step. What the values mean is the adder's and the agent's business.
+`RowFormat` maps field names to slices: the collector's adder fills them with numpy, TensorFlow
+unpacks them inside the trainer's compiled step. What the values mean is those two's business.
 """
 
 from __future__ import annotations
@@ -49,22 +49,10 @@ class RowFormat:
             start += math.prod(shape)
         return result
 
-    def pack(self, values: dict[str, Any]) -> np.ndarray:
-        """Packs the named values into one row, float32 `[size]`.
-
-        Raises:
-            ValueError: A field is missing, unknown or of a wrong shape.
-        """
-        if set(values) != {name for name, _ in self.fields}:
-            raise ValueError(f"row fields are {[n for n, _ in self.fields]}, got {list(values)}")
-        row = np.empty(self.size, np.float32)
-        slices = self.slices
-        for name, shape in self.fields:
-            value = np.asarray(values[name])
-            if value.shape != tuple(shape):
-                raise ValueError(f"field {name} has shape {value.shape}, not {tuple(shape)}")
-            row[slices[name]] = value.ravel()
-        return row
+    def span(self, group: str) -> slice:
+        """Where all sensors of `observation` or `next_observation`, or one lone field, lie."""
+        parts = [p for name, p in self.slices.items() if name.partition("/")[0] == group]
+        return slice(parts[0].start, parts[-1].stop)
 
     def unpack(self, rows: Any) -> dict[str, Any]:
         """Unpacks rows `[..., size]` (numpy or TensorFlow) into fields `[..., *shape]`.

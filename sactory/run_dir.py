@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -84,6 +85,11 @@ class RunDir:
     def is_frozen(self) -> bool:
         """Whether init has finished; provenance.json is the last file it writes."""
         return self.provenance.exists()
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """What no other run has in common with this one."""
+        return (read_json(self.provenance) or {}).get("run_id", "")
 
     @property
     def is_done(self) -> bool:

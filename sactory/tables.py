@@ -110,7 +110,14 @@ def rate_limiter(limits: ReplayLimits) -> Any:
     )
 
 
-def build_tables(row: RowFormat, limits: ReplayLimits, segment_length: int) -> list[Any]:
+def identity(run_id: str) -> str:
+    """Name of the empty table by which clients know their run's server from another's."""
+    return f"run-{run_id}"
+
+
+def build_tables(
+    row: RowFormat, limits: ReplayLimits, segment_length: int, run_id: str
+) -> list[Any]:
     """All tables of the replay server.
 
     Only the replay table has a signature; the others hold small messages of varying size.
@@ -133,6 +140,7 @@ def build_tables(row: RowFormat, limits: ReplayLimits, segment_length: int) -> l
         ),
         newest_only(WEIGHTS),
         newest_only(STATE),
+        newest_only(identity(run_id)),
         reverb.Table(
             PROGRESS,
             sampler=reverb.selectors.Fifo(),

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from collect.adder import NStepAdder
+from sactory.rows import RowFormat
 
 GAMMA = 0.99
+SHAPES = {"observation": (1,), "action": (1,), "reward": (), "discount": ()}
+ROW = RowFormat((*SHAPES.items(), ("next_observation", (1,)), ("policy_step", ())))
 
 
 def run(adder, rewards, discounts, last_at=None):
@@ -40,7 +43,7 @@ def test_every_step_of_an_episode_becomes_one_row(n, terminal):
     random = np.random.default_rng(n)
     rewards = random.normal(size=6)
     discounts = [1.0] * 5 + [0.0 if terminal else 1.0]
-    rows = run(NStepAdder(1, 1, n, GAMMA), rewards, discounts, last_at=5)
+    rows = run(NStepAdder(ROW, n, GAMMA), rewards, discounts, last_at=5)
     assert len(rows) == 6
     for t, row in enumerate(rows):
         total, coefficient, end = by_hand(rewards, discounts, n, t)
@@ -54,12 +57,12 @@ def test_every_step_of_an_episode_becomes_one_row(n, terminal):
 
 def test_three_step_return_of_the_published_vector():
     # gamma .99, r = (1, -.5, 2), V' after the window = .7: 3.14440930 without corrections.
-    row = run(NStepAdder(1, 1, 3, 0.99), (1.0, -0.5, 2.0), (1.0, 1.0, 1.0))[0]
+    row = run(NStepAdder(ROW, 3, 0.99), (1.0, -0.5, 2.0), (1.0, 1.0, 1.0))[0]
     assert row[2] + row[3] * 0.7 == pytest.approx(3.14440930, abs=1e-6)
 
 
 def test_windows_do_not_reach_over_a_cut_episode():
-    adder = NStepAdder(1, 1, 3, GAMMA)
+    adder = NStepAdder(ROW, 3, GAMMA)
     assert run(adder, [1.0, 1.0], [1.0, 1.0]) == []  # cut before any window is full
     rows = run(adder, [5.0, 6.0, 7.0], [1.0, 1.0, 1.0], last_at=2)
     assert [row[0] for row in rows] == [0, 1, 2]
@@ -67,5 +70,5 @@ def test_windows_do_not_reach_over_a_cut_episode():
 
 
 def test_rows_do_not_share_memory():
-    first, second = run(NStepAdder(1, 1, 1, GAMMA), [1.0, 2.0], [1.0, 1.0])
+    first, second = run(NStepAdder(ROW, 1, GAMMA), [1.0, 2.0], [1.0, 1.0])
     assert not np.shares_memory(first, second)

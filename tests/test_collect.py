@@ -62,7 +62,7 @@ def make_slot(faults=None, n_step=1, terminal=False):
     env = Scripted(faults, terminal)
     specs = Specs.of_env(env, settings.Env(name="python:a:b"))
     out = np.zeros(2, np.float32)
-    return Slot(env, specs, NStepAdder(2, 1, n_step, 0.9), out), specs, out
+    return Slot(env, specs, NStepAdder(specs.row, n_step, 0.9), out), specs, out
 
 
 def play(slot, steps):
@@ -120,12 +120,27 @@ def test_a_bad_step_is_refused_by_name_and_a_new_episode_begins(fault, message, 
     assert re.search(message, caplog.text)
 
 
+def test_an_environment_may_reuse_its_buffer():
+    slot, specs, _ = make_slot()
+    buffer, env = np.zeros(2, np.float32), slot._env
+
+    def reused(step):
+        buffer[:] = step.observation
+        return step._replace(observation=buffer)
+
+    whole_step, whole_reset = env._step, env._reset
+    env._step, env._reset = lambda a: reused(whole_step(a)), lambda: reused(whole_reset())
+    rows, _ = play(slot, LENGTH)
+    fields = specs.row.unpack(np.stack(rows))
+    assert (fields["next_observation"][:, 0] == fields["observation"][:, 0] + 1).all()
+
+
 def test_an_environment_that_never_starts_well_is_an_error():
     env = Scripted()
     env._reset = lambda: ts.restart(np.array([np.nan, 0], np.float32))
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
     with pytest.raises(BadStepError, match="three resets in a row"):
-        Slot(env, specs, NStepAdder(2, 1, 1, 0.9), np.zeros(2, np.float32))
+        Slot(env, specs, NStepAdder(specs.row, 1, 0.9), np.zeros(2, np.float32))
 
 
 def test_worker_takes_the_lowest_free_id_and_a_second_holder_is_refused(tmp_path):

@@ -33,7 +33,7 @@ def serve():
     servers = []
 
     def start(limits, segment_length):
-        server = reverb.Server(tables.build_tables(ROW, limits, segment_length))
+        server = reverb.Server(tables.build_tables(ROW, limits, segment_length, ""))
         servers.append(server)
         return server, reverb.Client(f"127.0.0.1:{server.port}")
 

@@ -16,7 +16,7 @@ from sactory import client as client_lib
 from sactory import supervision, tables
 from sactory.errors import UserError
 from sactory.init_run import init
-from sactory.run_dir import RunDir, write_json
+from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
 
 pytestmark = pytest.mark.timeout(180)
@@ -71,6 +71,22 @@ def test_rows_and_counts_survive_a_stop_and_the_port_stays(run_dir):
     finally:
         again.kill()
         again.communicate(timeout=60)
+
+
+def test_the_server_of_another_run_is_not_taken_for_ones_own(run_dir, tmp_path):
+    other = RunDir(tmp_path / "other")
+    write_json(other.provenance, {"run_id": "another"})
+    process = serve(run_dir)
+    try:
+        client = reached(run_dir, process)
+        write_json(other.address, read_json(run_dir.address))
+        assert client_lib.table_infos(client, run_dir) is not None
+        assert client_lib.table_infos(client, other) is None
+        with pytest.raises(client_lib.ServerGoneError):
+            client_lib.connect(other, supervision.Stop().event, patience=1)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 def test_a_finished_run_is_not_served(run_dir):

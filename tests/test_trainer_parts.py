@@ -3,6 +3,7 @@
 import resource
 import threading
 
+import gin
 import numpy as np
 import pytest
 import reverb
@@ -10,12 +11,15 @@ import tensorflow as tf
 
 from sactory import client as client_lib
 from sactory import progress, tables, weights
+from sactory.cpus import CpuPlan
+from sactory.errors import UserError
 from sactory.metrics import MetricsWriter, read_log
 from sactory.rows import RowFormat
 from sactory.run_dir import RunDir, write_json
 from train.checkpoint import Checkpoints, next_incarnation
 from train.journal import Journal
 from train.publisher import Publisher
+from train.setup import configure_tensorflow
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -88,7 +92,7 @@ def test_incarnations_count_up(tmp_path):
 @pytest.fixture
 def client(tmp_path):
     limits = tables.ReplayLimits(100, 1, None, 0.0, False)
-    server = reverb.Server(tables.build_tables(RowFormat((("reward", ()),)), limits, 1))
+    server = reverb.Server(tables.build_tables(RowFormat((("reward", ()),)), limits, 1, ""))
     write_json(RunDir(tmp_path).address, {"host": "localhost", "port": server.port})
     yield reverb.Client(f"127.0.0.1:{server.port}")
     server.stop()
@@ -174,3 +178,12 @@ def test_journal_writes_means_since_the_last_line(tmp_path):
     assert second["actor_loss"] == 3.0  # ended together: the same means
     assert (first["episode"], second["episode"]) == (1, 2)
     assert (event["event"], event["train_step"]) == ("restart", 12)
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line():
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this host has a GPU")
+    gin.parse_config("train.device = 'gpu'")
+    with pytest.raises(UserError, match=r"train.device = 'gpu', but TensorFlow finds no GPU") as e:
+        configure_tensorflow(CpuPlan(None, 1))
+    assert "\n" not in str(e.value)

@@ -111,7 +111,7 @@ class Publisher:
     def round(self) -> None:
         """Drains, publishes what is new and looks after the server."""
         with self._lock:
-            infos = client_lib.table_infos(self._client)
+            infos = client_lib.table_infos(self._client, self._run_dir)
             if infos is None:
                 self._look_again()
                 return
