@@ -36,8 +36,7 @@ def main(argv: list[str]) -> int:
         _prepare_tensorflow(plan)
         from eval.once import score_once
 
-    episodes = args.episodes or settings.Evaluator().num_eval_episodes
-    return score_once(run_dir, export, episodes, args.video)
+    return score_once(run_dir, export, args.episodes, args.video)
 
 
 def _beside_training(run_dir: RunDir) -> int:

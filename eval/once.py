@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from eval.evaluator import Evaluator
 from eval.video import Film
-from sactory import metrics, policies, supervision
+from sactory import metrics, policies, settings, supervision
 from sactory.policies import Export
 from sactory.run_dir import RunDir
 
 
-def score_once(run_dir: RunDir, export: Export, num_episodes: int, video: bool) -> int:
+def score_once(run_dir: RunDir, export: Export, num_episodes: int | None, video: bool) -> int:
     """Scores one export.
 
     Args:
         run_dir: The run.
         export: What to score.
-        num_episodes: Episodes to play.
+        num_episodes: Episodes to play; None: `eval.Evaluator.num_eval_episodes`.
         video: Whether to record the first one to `R/video/<env_steps>.mp4`.
 
     Returns:
@@ -24,6 +24,8 @@ def score_once(run_dir: RunDir, export: Export, num_episodes: int, video: bool) 
     Raises:
         UserError: The export is corrupt, or a video was asked for and can't be made.
     """
+    if num_episodes is None:
+        num_episodes = settings.Evaluator().num_eval_episodes
     actor = policies.Actor(export.path)
     evaluator = Evaluator(run_dir, num_episodes)
     path = run_dir.video(export.env_steps)

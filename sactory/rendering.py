@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -98,14 +99,17 @@ def defer() -> None:
     Call it before the first import of dm_control. The first use of a renderer, by whomever,
     chooses the backend. Does nothing for a module that is already imported.
     """
-    names = {
-        "dm_control._render": "Renderer",
-        "mujoco.rendering.classic.gl_context": "GLContext",
-    }
-    missing = [name for name in names if name not in sys.modules]
     with _mujoco_gl("off"):
-        for name in missing:
+        names = {"dm_control._render": "Renderer", _gl_context_module(): "GLContext"}
+        for name in [name for name in names if name not in sys.modules]:
             _load_on_first_use(importlib.import_module(name), names[name])
+
+
+def _gl_context_module() -> str:
+    """Where this MuJoCo keeps its GLContext; the one for Python 3.9 is older."""
+    if importlib.util.find_spec("mujoco.rendering") is None:
+        return "mujoco.gl_context"
+    return "mujoco.rendering.classic.gl_context"
 
 
 def _load_on_first_use(module: ModuleType, attribute: str) -> None:

@@ -38,11 +38,10 @@ def print_stored(run_dir: RunDir, console: Console) -> bool:
 
 
 def final_evaluation(run_dir: RunDir, root: Path, interrupts: Interrupts, console: Console) -> int:
-    """Scores the last policy, films it, prints and stores the result; returns the exit code."""
+    """Scores the last policy, prints and stores the result; returns the exit code."""
     console.say(f"sactory: finished; final evaluation of {EPISODES} episodes")
     log = root / "final_eval.log"
-    arguments = ["--run_dir", str(run_dir.root), "--step", "latest"]
-    arguments += ["--episodes", str(EPISODES), "--video"]
+    arguments = ["--run_dir", str(run_dir.root), "--step", "latest", "--episodes", str(EPISODES)]
     with open(log, "wb") as errors:
         child = subprocess.Popen(
             tree.sactory_command("eval", *arguments),

@@ -58,7 +58,7 @@ def refusal(tmp_path: Path, text: str) -> str:
             "replay.capacity = 1000000.0: must be an int of at least 1 (rows); write 1_000_000",
         ),
         ("run.seed = True", "run.seed = True: must be an int from 0 to 2147483647"),
-        ("train.Learner.xla = 1", "train.Learner.xla = 1: must be True or False or None"),
+        ("train.Learner.xla = 1", "train.Learner.xla = 1: must be True or False"),
         (
             "train.SacAgent.hidden_sizes = 256",
             "train.SacAgent.hidden_sizes = 256: must be a tuple of ints of at least 1 (units); "

@@ -121,7 +121,7 @@ def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
     assert {"step", "time", "episode_reward", "episode_length"} <= set(evaluations[0])
     exports = policies.list_exports(run_dir)
     assert [e.name for e in exports] == [row["export"] for row in evaluations]
-    assert sorted(p.name for p in (where / "tb").iterdir()) == ["eval", "train"]
+    assert sorted(p.name for p in (where / "tb").iterdir()) == ["collect_0", "eval", "train"]
 
     finished = subprocess.run(
         command("run", where), capture_output=True, text=True, timeout=60, check=False
