@@ -20,6 +20,10 @@ def main(argv: list[str]) -> int:
     flags.integer("port", 6006, "TCP port; 0: a free one")
     args, _ = flags.parse(argv)
     source = logdir(args.run_dir)
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port={args.port} is no TCP port: it must be from 0 to 65535")
+    # TensorBoard imports TensorFlow, whose start-up lines look like errors.
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", PYTHONWARNINGS="ignore")
     command = [sys.executable, "-m", _MODULE, *source, "--port", str(args.port)]
     sys.stdout.flush()
     os.execv(sys.executable, command)

@@ -37,7 +37,7 @@ class RunDir:
     """
 
     def __init__(self, root: str | os.PathLike[str]):
-        self.root = Path(root).absolute()
+        self.root = Path(os.path.abspath(root))
         self.config = self.root / "config.gin"
         self.specs = self.root / "specs.json"
         self.provenance = self.root / "provenance.json"
@@ -98,9 +98,14 @@ class RunDir:
 
     def require(self) -> RunDir:
         """Returns itself if init has frozen it, else raises `UserError`."""
+        if not self.root.exists():
+            raise UserError(
+                f"there is no {self.root}: `sactory init --run_dir {self.root} --config CONFIG` "
+                "makes a run there"
+            )
         if not self.is_frozen:
             raise UserError(
-                f"{self.root} is not a run directory (it has no provenance.json): "
+                f"{self.root} is not a run directory (it has no provenance.json): name another, or "
                 f"make one with `sactory init --run_dir {self.root} --config CONFIG`"
             )
         return self

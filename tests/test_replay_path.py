@@ -16,6 +16,7 @@ from sactory.rows import RowFormat
 from train.feeder import Feeder
 
 pytestmark = pytest.mark.timeout(120)
+LEARNER = settings.Learner(batch_size=8, updates_per_call=2)
 ROW = RowFormat((("observation", (2,)), ("action", ())))
 
 
@@ -68,7 +69,7 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length):
         assert writer.has_room(5)
     assert writer.flush(5)
     assert infos_of(client)[tables.REPLAY].current_size == 64 // length
-    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, length, ROW.size, None, seed=0)
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, length, ROW.size, seed=0)
     counts = collections.Counter()
     for _ in range(60):
         block = next_block(feeder)
@@ -108,7 +109,7 @@ def test_sync_keeps_samples_in_proportion_to_inserts(serve):
     lim = limits()
     server, client = serve(lim, 1)
     writer = SegmentWriter(client, 1, ROW.size)
-    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, 1, ROW.size, None, seed=0)
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0)
     stop, updates = threading.Event(), 0
 
     def write():
@@ -190,7 +191,7 @@ def test_versions_supersede_by_incarnation_then_step():
 
 def test_a_broken_stream_is_an_error_and_not_a_silence():
     server = reverb.Server([reverb.Table.queue("other", 1)])
-    feeder = Feeder(f"127.0.0.1:{server.port}", 2, 8, 1, ROW.size, None, seed=0)
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0)
     with pytest.raises(RuntimeError, match="sampling from the replay server failed"):
         for _ in range(200):
             feeder.get(0.2)

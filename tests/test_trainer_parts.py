@@ -101,7 +101,7 @@ def client(tmp_path):
 def make_publisher(tmp_path, client, incarnation=1):
     book = progress.Book()
     run_dir, stop = RunDir(tmp_path), threading.Event()
-    return Publisher(run_dir, client, stop, 0.05, 1, book, incarnation)
+    return Publisher(run_dir, client, stop, 1, book, incarnation)
 
 
 def published(client):

@@ -13,6 +13,7 @@ import reverb
 import tensorflow as tf
 from absl import logging
 
+from sactory import settings, tables
 from sactory.tables import REPLAY
 
 _QUEUED_BLOCKS = 1
@@ -25,28 +26,24 @@ class Feeder:
 
     Args:
         address: `host:port` of the replay server.
-        updates_per_call: K.
-        batch_size: B.
+        learner: K = `updates_per_call`, B = `batch_size`, and how many samples to ask for ahead.
         segment_length: L, rows per item; divides K B.
         row_size: Floats per row.
-        max_in_flight: Samples asked for ahead; None: two batches' worth of items.
         seed: Of the mixing.
     """
 
     def __init__(
         self,
         address: str,
-        updates_per_call: int,
-        batch_size: int,
+        learner: settings.Learner,
         segment_length: int,
         row_size: int,
-        max_in_flight: int | None,
         seed: int,
     ):
-        self._shape = (updates_per_call, batch_size, row_size)
+        self._shape = (learner.updates_per_call, learner.batch_size, row_size)
         self._length = segment_length
-        self._items = updates_per_call * batch_size // segment_length
-        self._in_flight = max_in_flight or max(2, min(self._items, 2 * batch_size))
+        self._items = tables.pool_items(learner, segment_length)
+        self._in_flight = learner.max_in_flight or max(2, min(self._items, 2 * learner.batch_size))
         self._random = np.random.default_rng(seed)
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
         self._generation = 0

@@ -6,6 +6,7 @@ triggers'.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -35,13 +36,11 @@ class DivergedError(Exception):
     """A metric is no finite number; the message names it."""
 
 
-class Learner:
-    """Trains one run from where its last checkpoint left it.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a learner is composed of.
 
-    Args:
-        run_dir: The run.
-        stop: Set by a signal.
-        heartbeat: Where it reports its health.
+    Attributes:
         agent: What learns, already restored.
         update: K compiled gradient steps on one block.
         checkpoints: Where it saves.
@@ -49,6 +48,25 @@ class Learner:
         publisher: The link to the collectors.
         feeder: Where blocks of rows come from.
         journal: Where it logs.
+    """
+
+    agent: SacAgent
+    update: Update
+    checkpoints: Checkpoints
+    exporter: Exporter
+    publisher: Publisher
+    feeder: Feeder
+    journal: Journal
+
+
+class Learner:
+    """Trains one run from where its last checkpoint left it.
+
+    Args:
+        run_dir: The run.
+        stop: Set by a signal.
+        heartbeat: Where it reports its health.
+        parts: What it is composed of.
         incarnation: Count of the trainer's starts, this one included.
         elapsed: Seconds of training before this start.
     """
@@ -58,25 +76,19 @@ class Learner:
         run_dir: RunDir,
         stop: supervision.Stop,
         heartbeat: Heartbeat,
-        agent: SacAgent,
-        update: Update,
-        checkpoints: Checkpoints,
-        exporter: Exporter,
-        publisher: Publisher,
-        feeder: Feeder,
-        journal: Journal,
+        parts: Parts,
         incarnation: int,
         elapsed: float,
     ):
         self._run_dir, self._stop, self._heartbeat = run_dir, stop, heartbeat
-        self._agent, self._update = agent, update
-        self._checkpoints, self._exporter = checkpoints, exporter
-        self._publisher, self._feeder, self._journal = publisher, feeder, journal
+        self._agent, self._update = parts.agent, parts.update
+        self._checkpoints, self._exporter = parts.checkpoints, parts.exporter
+        self._publisher, self._feeder, self._journal = parts.publisher, parts.feeder, parts.journal
         self._incarnation = incarnation
         self._began = time.monotonic() - elapsed
         self._run, self._learner = settings.Run(), settings.Learner()
         self._random_steps = settings.Worker().random_steps
-        self._train_step = int(agent.train_step_counter.numpy())
+        self._train_step = int(parts.agent.train_step_counter.numpy())
         every = settings.Evaluator().every_env_steps
         # From the newest export on: one that a killed trainer owed is made up for.
         exports = policies.list_exports(run_dir)

@@ -16,7 +16,7 @@ import reverb
 from absl import logging
 
 from sactory import client as client_lib
-from sactory import progress, weights
+from sactory import progress, settings, weights
 from sactory.run_dir import RunDir
 from sactory.tables import PROGRESS, REPLAY, STATE, WEIGHTS
 
@@ -24,7 +24,7 @@ _LAST_ROUND_SECONDS = 5.0
 
 
 class Publisher:
-    """Publishes every `seconds`.
+    """Publishes every `train.publish_seconds`.
 
     Attributes:
         book: What the collectors have done.
@@ -41,7 +41,6 @@ class Publisher:
         run_dir: RunDir,
         client: reverb.Client,
         stop: threading.Event,
-        seconds: float,
         segment_length: int,
         book: progress.Book,
         incarnation: int,
@@ -52,7 +51,7 @@ class Publisher:
         self.address = client_lib.address_of(run_dir)
         self.error: Exception | None = None
         self._run_dir, self._client, self._stop = run_dir, client, stop
-        self._seconds, self._segment_length = seconds, segment_length
+        self._seconds, self._segment_length = settings.Train().publish_seconds, segment_length
         self._incarnation = incarnation
         self._lock = threading.Lock()
         self._newest: tuple[weights.Version, np.ndarray] | None = None

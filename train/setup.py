@@ -5,6 +5,7 @@ The order matters: restore, export, publish, and only then sample.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -23,7 +24,7 @@ from train.checkpoint import Checkpoints, next_incarnation
 from train.export import Exporter
 from train.feeder import Feeder
 from train.journal import Journal
-from train.learner import Learner
+from train.learner import Learner, Parts
 from train.publisher import Publisher
 from train.update import make_update
 
@@ -55,70 +56,82 @@ def make_learner(
         client_lib.ServerGoneError: No replay server answered.
     """
     configure_tensorflow(plan)
-    learner_settings, replay = settings.Learner(), settings.Replay()
-    seed = settings.Run().seed
     specs = Specs.load(run_dir)
     _, action_spec, time_step_spec = to_tf_agents(specs)
+    seed = settings.Run().seed
     agent = SacAgent(time_step_spec, action_spec, settings.SacAgent(), seed)
     agent.initialize()
-
-    incarnation = next_incarnation(run_dir)
-    checkpoints = Checkpoints(run_dir, agent.checkpoint_items(), settings.Train().keep_checkpoints)
-    state = checkpoints.restore()
-    train_step = int(agent.train_step_counter.numpy())
-    # Env steps never go back, even where the collector that made them has died since.
-    book = progress.Book.from_json(state["book"] if state else {})
-    book.merge(progress.Book.from_json(last_book))
+    past = restore(run_dir, agent, last_book)
     journal = Journal(MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False))
     exporter = Exporter(run_dir, agent)
-    if incarnation > 1:
-        logging.info("restarted at train step %d, %d env steps", train_step, book.env_steps)
-        journal.event("restart", book, train_step=train_step, incarnation=incarnation)
-        policies.mark_overtaken(run_dir, train_step, incarnation)
-    if not policies.list_exports(run_dir, "collect"):
-        exporter.export(agent.policy_vector(), book.env_steps, train_step, incarnation)
-        if not exporter.wait(_FIRST_EXPORT_SECONDS) or exporter.error:
-            raise RuntimeError(f"the first policy export failed: {exporter.error}")
+    announce(run_dir, agent, past, journal, exporter)
 
     client = client_lib.connect(run_dir, stop.event)
-    if client is None:
-        return None
-    publisher = Publisher(
-        run_dir,
-        client,
-        stop.event,
-        settings.Train().publish_seconds,
-        replay.segment_length,
-        book,
-        incarnation,
-    )
-    publisher.start(train_step, agent.policy_vector())
     address = client_lib.address_of(run_dir)
-    assert address is not None  # connect() has just used it
-    feeder = Feeder(
-        address,
-        learner_settings.updates_per_call,
-        learner_settings.batch_size,
-        replay.segment_length,
-        specs.row.size,
-        learner_settings.max_in_flight,
-        seed + incarnation,
+    if client is None or address is None:
+        return None
+    learner, length = settings.Learner(), settings.Replay().segment_length
+    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
+    publisher.start(past.train_step, agent.policy_vector())
+    parts = Parts(
+        agent=agent,
+        update=make_update(agent, specs.row, learner.updates_per_call, learner.xla),
+        checkpoints=past.checkpoints,
+        exporter=exporter,
+        publisher=publisher,
+        feeder=Feeder(address, learner, length, specs.row.size, seed + past.incarnation),
+        journal=journal,
     )
-    update = make_update(agent, specs.row, learner_settings.updates_per_call, learner_settings.xla)
-    return Learner(
-        run_dir,
-        stop,
-        heartbeat,
-        agent,
-        update,
-        checkpoints,
-        exporter,
-        publisher,
-        feeder,
-        journal,
-        incarnation,
-        (state or {}).get("elapsed", 0.0),
-    )
+    return Learner(run_dir, stop, heartbeat, parts, past.incarnation, past.elapsed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """Where the last start of the trainer left the run.
+
+    Attributes:
+        checkpoints: Where it saved.
+        book: What the collectors had done.
+        train_step: Gradient steps of the restored agent.
+        incarnation: Count of the trainer's starts, this one included.
+        elapsed: Seconds of training before this start.
+    """
+
+    checkpoints: Checkpoints
+    book: progress.Book
+    train_step: int
+    incarnation: int
+    elapsed: float
+
+
+def restore(run_dir: RunDir, agent: SacAgent, last_book: dict[str, Any]) -> Past:
+    """Restores the agent from the newest checkpoint, if there is one, and counts this start."""
+    incarnation = next_incarnation(run_dir)
+    checkpoints = Checkpoints(run_dir, agent.checkpoint_items(), settings.Train().keep_checkpoints)
+    state = checkpoints.restore() or {}
+    # Env steps never go back, even where the collector that made them has died since.
+    book = progress.Book.from_json(state.get("book", {}))
+    book.merge(progress.Book.from_json(last_book))
+    train_step = int(agent.train_step_counter.numpy())
+    return Past(checkpoints, book, train_step, incarnation, state.get("elapsed", 0.0))
+
+
+def announce(
+    run_dir: RunDir, agent: SacAgent, past: Past, journal: Journal, exporter: Exporter
+) -> None:
+    """Records a restart, and sees to it that there is a policy to act with, even untrained."""
+    if past.incarnation > 1:
+        logging.info("restarted at train step %d", past.train_step)
+        journal.event(
+            "restart", past.book, train_step=past.train_step, incarnation=past.incarnation
+        )
+        policies.mark_overtaken(run_dir, past.train_step, past.incarnation)
+    if policies.list_exports(run_dir, policies.COLLECT):
+        return
+    vector, env_steps = agent.policy_vector(), past.book.env_steps
+    exporter.export(vector, env_steps, past.train_step, past.incarnation)
+    if not exporter.wait(_FIRST_EXPORT_SECONDS) or exporter.error:
+        raise RuntimeError(f"the first policy export failed: {exporter.error}")
 
 
 def configure_tensorflow(plan: CpuPlan) -> None:
@@ -131,7 +144,7 @@ def configure_tensorflow(plan: CpuPlan) -> None:
     if train.device == "gpu" and not tf.config.list_physical_devices("GPU"):
         raise UserError(
             "train.device = 'gpu', but TensorFlow finds no GPU on this host: install the extra "
-            "`pip install -e '.[gpu]'` on a host with an NVIDIA driver, or set 'cpu'"
+            "`make setup EXTRAS=gpu` on a host with an NVIDIA driver, or make a run with 'cpu'"
         )
     if train.device == "cpu":
         tf.config.set_visible_devices([], "GPU")
