@@ -40,7 +40,6 @@ def main(argv: list[str]) -> int:
 
 
 def _beside_training(run_dir: RunDir) -> int:
-    stop = supervision.start_signal_thread()
     plan = cpus.claim("eval", settings.Eval().cpus)
     from sactory import policies
 
@@ -57,6 +56,7 @@ def _beside_training(run_dir: RunDir) -> int:
             f"another evaluator already works on {run_dir}; to score one policy beside it: "
             f"`sactory eval --run_dir {run_dir} --step=latest`"
         ) from e
+    stop = supervision.start_signal_thread()
     print("scoring every export as it comes; --step=latest scores one and ends", flush=True)
     heartbeat = Heartbeat(run_dir, "eval")
     _prepare_tensorflow(plan)

@@ -1,10 +1,20 @@
 """What every test shares: a quiet TensorFlow and no settings left over from another test."""
 
+import signal
+
 import pytest
 
 from sactory import quiet
 
 quiet.set_environment()
+
+
+@pytest.fixture(autouse=True)
+def same_signal_mask():
+    """A program's main called in here blocks its stop signals; later tests' children need them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @pytest.fixture(autouse=True)
