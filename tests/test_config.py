@@ -143,7 +143,7 @@ def test_a_damaged_frozen_file_is_named(tmp_path):
     run_dir = frozen(tmp_path, "run.seed = 1\nrun.seeed = 2\n")
     with pytest.raises(UserError, match=r"config.gin:2: run has no parameter `seeed`; did you"):
         config.load(run_dir)
-    with pytest.raises(UserError, match="there is no .*nowhere"):
+    with pytest.raises(UserError, match=r"there is no .*nowhere"):
         config.load(RunDir(tmp_path / "nowhere"))
 
 
