@@ -5,12 +5,13 @@ The one module of the contract that knows the programs, and it imports only the 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-import logging
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 from sactory import __version__, quiet
 from sactory.errors import UserError
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         return USER_ERROR
 
 
-def command() -> None:
+def command() -> NoReturn:
     """The console script: ends the process as soon as the verb has ended.
 
     Without Python's finalization, in which Reverb's and TensorFlow's threads abort now and then
@@ -80,9 +81,14 @@ def command() -> None:
     except BaseException:
         traceback.print_exc()
         code = 1
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    end_process(code)
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process now, with what it has printed, if anybody is left to read it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+            stream.flush()
     os._exit(code)
 
 

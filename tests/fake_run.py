@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from sactory import cli
 from supervise import run, tree
 
 FAKE = str(Path(__file__).with_name("fake_program.py"))
@@ -33,4 +34,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.end_process(main(sys.argv[1:]))
