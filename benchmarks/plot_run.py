@@ -21,7 +21,7 @@ BLUE, ORANGE = "#3b6fb6", "#d9822b"
 def draw(run_dir: RunDir, out: Path) -> None:
     """Writes the picture."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise UserError("matplotlib is missing: pip install matplotlib") from e
     train = [row for row in read_log(run_dir.train_log) if "episode_reward" in row]

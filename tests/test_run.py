@@ -128,7 +128,9 @@ def test_terminal_shows_a_live_line(run):
 def test_killed_reaper_is_reported_by_run_which_ends_its_orphans(run):
     process = run.run({**STEADY, "train": "steady 1"})
     until(lambda: run.beating(*STEADY))
-    os.kill(read_json(run.dir.services() / supervision.ALIVE_FILE)["pid"], signal.SIGKILL)
+    alive = run.dir.services() / supervision.ALIVE_FILE
+    until(alive.exists)  # the programs may be faster than the reaper's first beat
+    os.kill(read_json(alive)["pid"], signal.SIGKILL)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "the reaper of the programs was killed" in err
