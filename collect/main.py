@@ -21,15 +21,12 @@ def main(argv: list[str]) -> int:
     if run_dir.is_done:
         print(f"the run in {run_dir} is finished")
         return supervision.OK
-    worker, lock = take_worker_id(run_dir, args.worker)
+    worker = take_worker_id(run_dir, args.worker)
     stop = supervision.start_signal_thread()
     config.load(run_dir)
     cpus.claim(f"collect_{worker}", settings.Collect().cpus)
     heartbeat = Heartbeat(run_dir, "collect", worker)
-    try:
-        return _collect(run_dir, worker, stop, heartbeat)
-    finally:
-        del lock
+    return _collect(run_dir, worker, stop, heartbeat)
 
 
 def _collect(run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
@@ -58,11 +55,8 @@ def _collect(run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: He
         return supervision.RETRY
 
 
-def take_worker_id(run_dir: RunDir, wanted: int | None) -> tuple[int, int]:
+def take_worker_id(run_dir: RunDir, wanted: int | None) -> int:
     """Takes a worker's id for as long as this process lives.
-
-    Returns:
-        The id and the descriptor that holds it.
 
     Raises:
         UserError: Another process on a host of this run has `wanted`, or it is negative.
@@ -71,7 +65,8 @@ def take_worker_id(run_dir: RunDir, wanted: int | None) -> tuple[int, int]:
         raise UserError(f"--worker = {wanted} must be 0 or more")
     for worker in range(_MAX_WORKERS) if wanted is None else (wanted,):
         try:
-            return worker, hold_lock(run_dir.lock(f"collect_{worker}"))
+            hold_lock(run_dir.lock(f"collect_{worker}"))
+            return worker
         except LockedError:
             continue
     raise UserError(

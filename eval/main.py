@@ -6,7 +6,7 @@ from sactory import config, cpus, metrics, quiet, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock
+from sactory.run_dir import RunDir, hold_lock
 
 
 def main(argv: list[str]) -> int:
@@ -49,13 +49,11 @@ def _beside_training(run_dir: RunDir) -> int:
         print(f"the run in {run_dir} is finished and every export is scored; the last one:")
         print(metrics.eval_line(rows[-1]) if rows else "none")
         return supervision.OK
-    try:
-        lock = hold_lock(run_dir.lock("eval"))
-    except LockedError as e:
-        raise UserError(
-            f"another evaluator already works on {run_dir}; to score one policy beside it: "
-            f"`sactory eval --run_dir {run_dir} --step=latest`"
-        ) from e
+    hold_lock(
+        run_dir.lock("eval"),
+        f"another evaluator already works on {run_dir}; to score one policy beside it: "
+        f"`sactory eval --run_dir {run_dir} --step=latest`",
+    )
     stop = supervision.start_signal_thread()
     print("scoring every export as it comes; --step=latest scores one and ends", flush=True)
     heartbeat = Heartbeat(run_dir, "eval")
@@ -68,8 +66,6 @@ def _beside_training(run_dir: RunDir) -> int:
         heartbeat.update(error=str(e))
         heartbeat.close("failed")
         raise
-    finally:
-        del lock
 
 
 def _prepare_tensorflow(plan: cpus.CpuPlan) -> None:

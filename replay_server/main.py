@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sactory import config, cpus, settings, supervision
-from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock
+from sactory.run_dir import RunDir, hold_lock
 
 
 def main(argv: list[str]) -> int:
@@ -20,13 +19,11 @@ def main(argv: list[str]) -> int:
     if run_dir.is_done:
         print(f"the run in {run_dir} is finished")
         return supervision.OK
-    try:
-        lock = hold_lock(run_dir.lock("replay_server"))
-    except LockedError as e:
-        raise UserError(
-            f"another replay server already serves {run_dir}: stop it with "
-            f"`sactory stop --run_dir {run_dir}`"
-        ) from e
+    hold_lock(
+        run_dir.lock("replay_server"),
+        f"another replay server already serves {run_dir}: stop it with "
+        f"`sactory stop --run_dir {run_dir}`",
+    )
     stop = supervision.start_signal_thread()
     config.load(run_dir)
     cpus.claim("replay_server", settings.ReplayServer().cpus)
@@ -34,7 +31,4 @@ def main(argv: list[str]) -> int:
 
     from replay_server.server import serve
 
-    try:
-        return serve(run_dir, stop, heartbeat)
-    finally:
-        del lock
+    return serve(run_dir, stop, heartbeat)

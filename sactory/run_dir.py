@@ -185,14 +185,19 @@ class LockedError(Exception):
     """Somebody else holds the lock."""
 
 
-def hold_lock(path: Path) -> int:
+def hold_lock(path: Path, refusal: str | None = None) -> int:
     """Takes an exclusive advisory lock that lives as long as this process.
 
+    Args:
+        path: The lock's file.
+        refusal: What to tell the user if another process holds it; None: `LockedError` says so.
+
     Returns:
-        The open descriptor: keep it. The kernel frees the lock however the process ends.
+        The open descriptor. The kernel frees the lock however the process ends.
 
     Raises:
-        LockedError: Another process holds it.
+        LockedError: Another process holds it, and there is no `refusal`.
+        UserError: Another process holds it; or the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -200,7 +205,7 @@ def hold_lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         os.close(fd)
-        raise LockedError(str(path)) from e
+        raise (UserError(refusal) if refusal else LockedError(str(path))) from e
     except OSError as e:
         os.close(fd)
         raise UserError(

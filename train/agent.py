@@ -158,11 +158,7 @@ class SacAgent(tf_agent.TFAgent):
         # The features lie outside this tape: the encoder learns from the critics' loss alone.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._actor_trained)
-            mean, log_std = self._online.actor(features)
-            new_action, log_prob = losses.squashed_sample(mean, log_std, noise[1])
-            new_q = tf.stack([critic(features, new_action) for critic in self._online.critics])
-            new_q = losses.ensemble_min(new_q, self.settings.critic_subset, _fold_in(key, 1))
-            actor_loss = losses.actor_loss(log_prob, new_q, alpha)
+            actor_loss, log_prob = self._actor_loss(features, noise[1], alpha, key)
         actor_gradients = tape.gradient(actor_loss, self._actor_trained)
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -184,6 +180,15 @@ class SacAgent(tf_agent.TFAgent):
             "batch_reward": tf.reduce_mean(batch["reward"]),
             "q_mean": tf.reduce_mean(q),
         }
+
+    def _actor_loss(
+        self, features: tf.Tensor, noise: tf.Tensor, alpha: tf.Tensor, key: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The policy's loss and the log-probabilities `[B]` of its new actions."""
+        action, log_prob = losses.squashed_sample(*self._online.actor(features), noise)
+        q = tf.stack([critic(features, action) for critic in self._online.critics])
+        q = losses.ensemble_min(q, self.settings.critic_subset, _fold_in(key, 1))
+        return losses.actor_loss(log_prob, q, alpha), log_prob
 
     def _target_values(
         self, batch: Batch, noise: tf.Tensor, alpha: tf.Tensor, key: tf.Tensor

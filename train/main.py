@@ -5,10 +5,9 @@ from __future__ import annotations
 from absl import logging
 
 from sactory import config, cpus, settings, supervision
-from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
+from sactory.run_dir import RunDir, hold_lock, read_json
 
 
 def main(argv: list[str]) -> int:
@@ -20,13 +19,11 @@ def main(argv: list[str]) -> int:
     if run_dir.is_done:
         print(f"the run in {run_dir} is finished")
         return supervision.OK
-    try:
-        lock = hold_lock(run_dir.lock("train"))
-    except LockedError as e:
-        raise UserError(
-            f"another trainer already works on {run_dir}: stop it with "
-            f"`sactory stop --run_dir {run_dir}`"
-        ) from e
+    hold_lock(
+        run_dir.lock("train"),
+        f"another trainer already works on {run_dir}: stop it with "
+        f"`sactory stop --run_dir {run_dir}`",
+    )
     stop = supervision.start_signal_thread()
     config.load(run_dir)
     plan = cpus.claim("train", settings.Train().cpus)
@@ -48,5 +45,3 @@ def main(argv: list[str]) -> int:
         heartbeat.update(error=str(e))
         heartbeat.close("failed" if isinstance(e, DivergedError) else "stopped")
         return supervision.FAILED if isinstance(e, DivergedError) else supervision.RETRY
-    finally:
-        del lock
