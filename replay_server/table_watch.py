@@ -1,4 +1,4 @@
-"""What the server's heartbeat tells of its tables: their sizes, and how their worker spent its time.
+"""What the server's heartbeat tells of its tables: sizes, and what their worker waited for.
 
 Reverb serves each table from one worker thread and counts its milliseconds by state. Tried on a
 real server: `waiting_for_sampling` grows while inserts are there and the limiter holds them,

@@ -105,7 +105,8 @@ def _refuse_living(run_dir: RunDir) -> None:
     living = [status.full_name(p) for p in programs if p["alive"] or p["state"] == "silent"]
     if living:
         raise UserError(
-            f"{', '.join(living)} of {run_dir} still lives: `sactory stop --run_dir {run_dir}` first"
+            f"{run_dir} runs ({', '.join(living)}): end it with `sactory stop --run_dir {run_dir}` "
+            "first"
         )
 
 
@@ -171,7 +172,7 @@ def _is_over(run_dir: RunDir, done: dict[str, Any], run: settings.Run) -> bool:
     if int(done.get("env_steps") or 0) >= run.max_env_steps:
         return True
     score = (read_json(run_dir.status("eval")) or {}).get("last_eval_return")
-    if None not in (run.stop_at_return, score) and score >= run.stop_at_return:
+    if run.stop_at_return is not None and score is not None and score >= run.stop_at_return:
         return True
     saved = [p for p in run_dir.trainer_checkpoints.glob("[0-9]*") if p.name.isdigit()]
     newest = max(saved, key=lambda p: int(p.name), default=None)

@@ -9,8 +9,8 @@ import math
 
 from sactory import config as config_lib
 from sactory import disk, retention, settings
-from sactory.estimate import GB
 from sactory.errors import UserError
+from sactory.estimate import GB
 from sactory.flags import Flags
 from sactory.run_dir import RunDir
 

@@ -42,7 +42,7 @@ def explain(told: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 def _waits(told: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Who waits for whom."""
     server, trainer = _program(told, "replay_server"), _program(told, "train")
-    if server and _is_away(server):
+    if server and (_is_away(server) or server["state"] == "starting"):
         return [f"everybody waits for the replay server: it {_condition(server)}"]
     blocked, rows = told["blocked"], told["replay_size"]
     wanted = settings.get("collect.Worker.random_steps")

@@ -117,6 +117,13 @@ def test_everybody_waits_for_a_lost_server_and_nothing_else_is_blamed():
           "hangs"]  # fmt: skip
 
 
+def test_starting_server_is_waited_for():
+    starting = program("replay_server", state="starting", up_seconds=7.0)
+    assert why(starting, program("train", state="starting"), state="starting", blocked={}) == [
+        "everybody waits for the replay server: it is starting, for 7 s now"
+    ]
+
+
 def test_frozen_trainer_holds_the_collectors():
     frozen = away("train", "silent", silent_seconds=340.0)
     assert why(frozen, blocked=blocked(inserts=1.0), weights_age=340.0) == [
@@ -233,6 +240,10 @@ def test_status_reads_the_facts_from_the_heartbeats(tmp_path):
         "collectors refused 2 steps of their environments: see their logs",
         "the replay server is open to everybody who can reach this host",
     ]
+    write_json(
+        run_dir.status("replay_server"), {**base, **beats["replay_server"], "state": "starting"}
+    )
+    assert status.collect(run_dir, NOW)["blocked"] == {}  # the times of its last life
     # A server that has fallen silent says nothing on who waits now.
     assert status.collect(run_dir, NOW + 60)["blocked"] == {}
 
