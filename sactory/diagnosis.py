@@ -63,7 +63,9 @@ def _waits(told: dict[str, Any], settings: dict[str, Any]) -> list[str]:
             lines.append(f"the trainer waits for the collectors: {_held(blocked, 'samples')}")
     elif away:
         lines.append(away)
-    return [*lines, *_idle_collectors(told), *_old_weights(told, trainer)]
+    if not lines or asks:
+        lines += _idle_collectors(told)
+    return [*lines, *_old_weights(told, trainer)]
 
 
 def _absent_trainer(told: dict[str, Any], trainer: dict[str, Any]) -> str:
@@ -94,8 +96,8 @@ def _idle_collectors(told: dict[str, Any]) -> list[str]:
     idle = [s for s in states if s.startswith(waits)]
     if not idle:
         return []
-    count = "the collector is" if len(states) == 1 else f"{len(idle)} of {len(states)} collectors:"
-    return [f"{count} {idle[0]}"]
+    who = "the collector is" if len(states) == 1 else f"{len(idle)} of {len(states)} collectors:"
+    return [f"{who} {', '.join(dict.fromkeys(idle))}"]
 
 
 def _old_weights(told: dict[str, Any], trainer: dict[str, Any] | None) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -93,7 +94,9 @@ def _health(told: dict[str, Any]) -> list[str]:
 
 
 def _programs(programs: list[dict[str, Any]]) -> Table:
-    table = Table("program", "pid", "state", "restarts", "steps/s", "cores", "last error")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("program", "pid", "state", "restarts", "steps/s", "cores", "last error"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")  # the lines below say it whole
     for p in programs:
         rate = p["steps_per_second"]
         cells = (

@@ -139,9 +139,10 @@ def test_starting_trainer_is_no_fault_but_the_reason():
     starting = program("train", state="starting", up_seconds=12.0)
     idle = [program("collect", w, "waiting for the first export") for w in (0, 1)]
     assert why(starting, *idle, state="starting", weights_age=None, blocked={}) == [
-        "the trainer is starting, for 12 s now",
-        "2 of 2 collectors: waiting for the first export",
+        "the trainer is starting, for 12 s now"
     ]
+    idle[1]["state"] = "starting"
+    assert why(*idle, blocked={}) == ["2 of 2 collectors: waiting for the first export, starting"]
 
 
 def test_weights_that_are_not_published():
