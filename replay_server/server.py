@@ -13,6 +13,7 @@ import reverb
 from absl import logging
 
 from replay_server.checkpoint import Checkpoints
+from replay_server.table_watch import TableWatch
 from sactory import client as client_lib
 from sactory import settings, supervision, tables
 from sactory.errors import UserError
@@ -70,10 +71,13 @@ def _watch(
 ) -> int:
     """Reports and saves until the end; then saves once more."""
     farewell = None
+    watch = TableWatch()
+    client.reset(tables.STATE)  # a checkpoint may hold the stop of an end that an amendment undid
     while not stop.wait(_TICK_SECONDS):
         infos = client_lib.table_infos(client)
         if infos is not None:
             _report(heartbeat, infos)
+            heartbeat.update(**watch.fields(infos, time.monotonic()))
             if infos[tables.REPLAY].current_size >= limits.min_size:
                 checkpoints.save_if_due(client)
         if run_dir.is_done:

@@ -74,12 +74,15 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     if replay.mode == "sync" and replay.updates_per_row is not None:
         row_seconds = max(row_seconds, replay.updates_per_row * update_seconds)
     steps_per_second = env.action_repeat / row_seconds
+    disk_bytes = 2 * replay_bytes + _other_files(config, actor, critic)
+    if run.max_disk_gb is not None:
+        disk_bytes = min(disk_bytes, max(run.max_disk_gb * GB, 2 * replay_bytes))
     random_seconds = worker.random_steps * ROW_SECONDS
     hours = random_seconds / 3600 + run.max_env_steps / steps_per_second / 3600
     return Estimate(
         replay_bytes=replay_bytes,
         memory_bytes=replay_bytes + programs * BYTES_PER_PROGRAM + 60.0 * actor + 60.0 * critic,
-        disk_bytes=2 * replay_bytes + _other_files(config, actor, critic),
+        disk_bytes=disk_bytes,
         update_flop=flop,
         steps_per_second=steps_per_second,
         hours=min(hours, run.max_hours or math.inf),
@@ -126,13 +129,14 @@ def _other_files(config: Config, actor: int, critic: int) -> float:
     )
 
 
-def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
+def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0.0) -> str:
     """Checks an estimate against this machine.
 
     Args:
         needs: The estimate.
         config: For the message: the setting that drives it.
         directory: Where the run directory will lie; it need not exist yet.
+        held: Bytes of disk that the run has taken already.
 
     Returns:
         The estimate and what is available, as lines to print.
@@ -140,7 +144,7 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
     Raises:
         UserError: The run can't fit the memory or the disk.
     """
-    memory, disk = available_memory(), available_disk(directory)
+    memory, disk = available_memory(), available_disk(directory) + held
     run, capacity = config.get(settings.Run), config.get(settings.Replay).capacity
     cause = (
         f"replay.capacity = {capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
@@ -150,6 +154,11 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
         raise UserError(
             f"the run needs about {needs.memory_bytes / GB:.1f} GB of memory, "
             f"{memory / GB:.1f} GB are available: {cause}"
+        )
+    if run.max_disk_gb is not None and run.max_disk_gb * GB < 2 * needs.replay_bytes:
+        raise UserError(
+            f"run.max_disk_gb = {run.max_disk_gb:g} can't hold two checkpoints of the replay, "
+            f"{2 * needs.replay_bytes / GB:.1f} GB: {cause}"
         )
     if needs.disk_bytes > disk:
         raise UserError(

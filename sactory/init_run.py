@@ -106,12 +106,16 @@ def _holds_run(run_dir: RunDir) -> bool:
 
 
 def _compare(run_dir: RunDir, asked: config_lib.Config) -> None:
-    """Refuses settings that differ from the frozen ones; the message is their difference."""
+    """Refuses settings that differ from the frozen ones; the message is their difference.
+
+    An amended setting may be asked for as it was at first: the first command still resumes.
+    """
+    at_first = provenance.before_amendments(run_dir)
     frozen = config_lib.check_text(run_dir.config.read_text("utf-8"), str(run_dir.config)).values
     changed = []
     for key in sorted({*frozen, *asked.values}):
         was, now = frozen.get(key, _ABSENT), asked.values.get(key, _ABSENT)
-        if was != now:
+        if was != now and at_first.get(key, _ABSENT) != now:
             changed += [f"- {key} = {was!r}"] if was is not _ABSENT else []
             changed += [f"+ {key} = {now!r}"] if now is not _ABSENT else []
     if changed:

@@ -50,6 +50,7 @@ class RunDir:
         self.address = self.root / "address.json"
         self.done = self.root / "done.json"
         self.failed = self.root / "failed.json"
+        self.result = self.root / "result.json"  # of the final evaluation: nothing is left to do
 
     def __str__(self) -> str:
         return str(self.root)

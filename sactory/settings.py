@@ -39,6 +39,10 @@ class Run:
     """The newest exported policies that are kept, of each kind."""
     keep_exports_every_env_steps: int = field(50_000, low=1, unit="env steps")
     """Of the older ones, one is kept for each stretch of this length."""
+    keep_videos: int = field(20, low=1, unit="videos")
+    """The newest videos that are kept."""
+    max_disk_gb: Optional[float] = field(None, above=0, unit="GB")
+    """Old checkpoints, exports, videos and logs go when R holds more; None: no limit."""
 
 
 @configurable("envs.load")

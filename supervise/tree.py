@@ -128,6 +128,25 @@ def write_tree(
     return root
 
 
+def ask_to_stop(root: Path, grace: float | None = None) -> None:
+    """Asks the reaper of the tree in `root` to end it, once.
+
+    Args:
+        root: The tree's directory.
+        grace: Seconds until what is left is killed; None, or more than the tree has: the tree's.
+    """
+    if not (root / STOP_FILE).exists():
+        write_atomic(root / STOP_FILE, "" if grace is None else f"{grace}\n")
+
+
+def asked_grace(root: Path, longest: float) -> float:
+    """The grace period that the stop file names, in seconds, at most `longest`."""
+    try:
+        return min(longest, float((root / STOP_FILE).read_text()))
+    except (OSError, ValueError):
+        return longest
+
+
 def program_grace(tree_grace: float) -> float:
     """A program's own grace period in seconds.
 

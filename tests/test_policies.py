@@ -275,12 +275,11 @@ def test_prune_keeps_newest_spaced_best_and_unscored(run_dir):
     numbers = [(n * 1000, n * 900, 1) for n in range(10)]
     fake(run_dir, *numbers)
     score(run_dir, *((n, float(n[0] == 3000)) for n in numbers if n[0] != 6000))
-    removed = retention.prune(run_dir, keep_last=2, keep_every_env_steps=5000)
+    retention.apply(run_dir, settings.Run(keep_exports=2, keep_exports_every_env_steps=5000))
     kept = [0, 3000, 5000, 6000, 8000, 9000]  # 0 and 5000 by stretch, 3000 best, 6000 unscored
     assert steps(run_dir) == steps(run_dir, "collect") == kept
-    assert removed == [policies.export_name(*n) for n in numbers if n[0] not in kept]
     score(run_dir, ((6000, 5400, 1), 0.0))
-    retention.prune(run_dir, 2, 5000)
+    retention.apply(run_dir, settings.Run(keep_exports=2, keep_exports_every_env_steps=5000))
     assert steps(run_dir) == [0, 3000, 5000, 8000, 9000]
     assert [p.name for p in run_dir.policies("greedy").iterdir() if p.name[0] == "."] == []
 
@@ -289,7 +288,7 @@ def test_prune_drops_scored_overtaken_exports(run_dir):
     fake(run_dir, (1000, 900, 1), (2000, 1900, 1), (2100, 2000, 1), (2200, 1000, 2))
     policies.mark_overtaken(run_dir, 950, 2)
     score(run_dir, ((1000, 900, 1), 1.0), ((2000, 1900, 1), 2.0), ((2200, 1000, 2), 1.0))
-    retention.prune(run_dir, 10, 50_000)
+    retention.apply(run_dir, settings.Run())
     assert steps(run_dir) == [1000, 2100, 2200]  # 2100 is overtaken too, but not scored yet
 
 

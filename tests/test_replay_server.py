@@ -51,6 +51,7 @@ def test_rows_and_counts_survive_a_stop_and_the_port_stays(run_dir):
         for i in range(50):
             writer.add(np.full(size, i, np.float32))
         assert writer.flush(10)
+        client_lib.put_json(client, tables.STATE, {"stop": True})
         address = client_lib.address_of(run_dir)
         second = serve(run_dir)  # the same run must not be served twice
         _, said = second.communicate(timeout=60)
@@ -68,6 +69,14 @@ def test_rows_and_counts_survive_a_stop_and_the_port_stays(run_dir):
         assert client_lib.address_of(run_dir) == address
         assert infos[tables.REPLAY].current_size == 50
         assert infos[tables.REPLAY].rate_limiter_info.insert_stats.completed == 50
+
+        # What the trainer said last is not of this life: it may be the stop of an amended run.
+        def items():
+            beat = read_json(run_dir.status("replay_server"))
+            return beat["tables"] if beat["pid"] == again.pid else {}
+
+        empty = {"replay": 50, "weights": 0, "state": 0, "progress": 0}
+        assert supervision.wait_for(lambda: items() == empty, supervision.Stop(), 30)
     finally:
         again.kill()
         again.communicate(timeout=60)
