@@ -24,6 +24,8 @@ from sactory.specs import Specs
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
+_REPAIR_SECONDS = 120.0
+_FINAL_SAVE_SECONDS = 600.0
 
 
 def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
@@ -41,12 +43,10 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
     )
     row = Specs.load(run_dir).row
     port = choose_port(settings.ReplayServer().port, run_dir)
-    checkpoints = Checkpoints(run_dir, replay.checkpoint_seconds)
-    server = reverb.Server(
-        tables.build_tables(row, limits, replay.segment_length, run_dir.run_id),
-        port=port,
-        checkpointer=checkpoints.checkpointer,
-    )
+    checkpoints = Checkpoints(run_dir, replay, heartbeat)
+    all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
+    checkpoints.prepare(all_tables)
+    server = reverb.Server(all_tables, port=port, checkpointer=checkpoints.checkpointer)
     write_json(
         run_dir.address, {"host": socket.gethostname(), "port": port, "started": time.time()}
     )
@@ -71,22 +71,34 @@ def _watch(
 ) -> int:
     """Reports and saves until the end; then saves once more."""
     farewell = None
-    watch = TableWatch()
+    watch, running = TableWatch(), time.monotonic()
     client.reset(tables.STATE)  # a checkpoint may hold the stop of an end that an amendment undid
     while not stop.wait(_TICK_SECONDS):
+        running = time.monotonic()
         infos = client_lib.table_infos(client)
         if infos is not None:
+            if not checkpoints.is_loaded(infos):
+                return supervision.RETRY
             _report(heartbeat, infos)
             heartbeat.update(**watch.fields(infos, time.monotonic()))
-            if infos[tables.REPLAY].current_size >= limits.min_size:
+            inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
+            if inserts >= limits.min_size:
                 checkpoints.save_if_due(client)
+        if run_dir.repair.exists():
+            heartbeat.update(state="saving for a repair")
+            checkpoints.save_last(client, _REPAIR_SECONDS)
+            heartbeat.close("stopped")
+            return supervision.RETRY
         if run_dir.is_done:
             farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
             if not _anyone_left(run_dir) or time.monotonic() > farewell:
                 break
     heartbeat.update(state="saving")
     if settings.ReplayServer().checkpoint_on_exit:
-        checkpoints.save(client)
+        # A save may have been under way when the signal came: the time counts from before it.
+        spent = time.monotonic() - running
+        left = supervision.grace_seconds() - spent if stop.is_set() else _FINAL_SAVE_SECONDS
+        checkpoints.save_last(client, left)
     heartbeat.close("done" if run_dir.is_done else "stopped")
     return supervision.OK if run_dir.is_done else supervision.RETRY
 

@@ -5,6 +5,9 @@
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
         replay/                                           Reverb's own root, nothing else
+        replay_history/<checkpoint>/                      hard links of its checkpoints, manifests
+        repair.json                                       the trainer asks for a clean replay
+        quarantine/                                       what was damaged, and why
         status/<program>.json                             heartbeats
         services/<host>/                                  the generated supervise tree
         address.json locks/ done.json failed.json result.json
@@ -47,6 +50,9 @@ class RunDir:
         self.videos = self.root / "video"
         self.trainer_checkpoints = self.root / "train"
         self.replay_checkpoints = self.root / "replay"
+        self.replay_history = self.root / "replay_history"
+        self.repair = self.root / "repair.json"
+        self.quarantine = self.root / "quarantine"
         self.address = self.root / "address.json"
         self.done = self.root / "done.json"
         self.failed = self.root / "failed.json"

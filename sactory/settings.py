@@ -79,6 +79,10 @@ class Replay:
     """sync: collectors and trainer wait for each other; async: collectors never wait."""
     checkpoint_seconds: float = field(600.0, low=1, unit="seconds")
     """Between two checkpoints of the replay; longer if one takes long."""
+    keep_checkpoints: int = field(2, low=1, unit="checkpoints")
+    """The newest checkpoints of the replay that are kept: what a damaged one falls back to."""
+    seed_from: Optional[str] = field(None, pattern=r"/.*")
+    """Rows to start with: absolute path of a run directory or of an .npz of transitions."""
     async_patience: float = field(60.0, above=0, unit="seconds")
     """In async mode collectors pause when the trainer has been silent for this long."""
 
