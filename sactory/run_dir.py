@@ -1,6 +1,6 @@
 """Where everything of a run lies, and how a file is written so that it is whole or absent.
 
-    R/  config.gin specs.json provenance.json code/      frozen by init
+    R/  config.gin specs.json provenance.json code/ tls/ frozen by init
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
@@ -48,6 +48,7 @@ class RunDir:
         self.trainer_checkpoints = self.root / "train"
         self.replay_checkpoints = self.root / "replay"
         self.address = self.root / "address.json"
+        self.tls = self.root / "tls"
         self.done = self.root / "done.json"
         self.failed = self.root / "failed.json"
 
