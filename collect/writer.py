@@ -71,8 +71,8 @@ class SegmentWriter:
             return False
         return True
 
-    def reopen(self, client: reverb.Client) -> None:
-        """Starts anew with another server; segments that weren't confirmed are lost."""
+    def reopen(self) -> None:
+        """Starts anew; segments that weren't confirmed are lost."""
         logging.warning("opening a new writer: what the old one had not confirmed is lost")
-        self._client, self._unasked = client, 0
+        self._unasked = 0
         self._writer = self._open()

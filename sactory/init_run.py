@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sactory import config as config_lib
-from sactory import estimate, provenance, quiet, settings
+from sactory import estimate, provenance, quiet, settings, tls
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, whole_directory, write_atomic, write_json
@@ -215,6 +215,7 @@ def _freeze(run_dir: RunDir, text: str, specs: Specs, record: dict[str, Any]) ->
             if specs.env.get("single_file"):
                 new.code.mkdir()
                 shutil.copy2(specs.env["file"], new.code)
+            tls.make_certificates(new.tls)
             write_json(new.provenance, record)
     except BaseException:
         for parent in missing:  # the nearest first; one that is no longer empty stays

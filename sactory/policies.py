@@ -22,7 +22,7 @@ import numpy as np
 
 from sactory import metrics
 from sactory.errors import UserError
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, read_json, require_private, write_json
 
 GREEDY = "greedy"
 COLLECT = "collect"
@@ -182,8 +182,9 @@ def read_meta(path: Path) -> dict[str, Any]:
 
     Raises:
         CorruptExport: The files are not what was written.
-        UserError: Another version of Sactory wrote it.
+        UserError: Another version of Sactory wrote it, or somebody else could have.
     """
+    require_private(path)
     meta = read_json(path / META)
     if not isinstance(meta, dict):
         raise CorruptExport(f"the export {path} is corrupt: its {META} is missing or not JSON")
@@ -216,6 +217,7 @@ class Actor:
 
     Raises:
         CorruptExport: The files are not what was written.
+        UserError: Others can write to them.
     """
 
     def __init__(self, path: Path | str, seed: int = 0):

@@ -99,8 +99,10 @@ class Replay:
 class ReplayServer:
     """The replay server's process."""
 
+    listen: str = field("local", choices=("local", "network"))
+    """Who may connect: programs of the same user and host, or others too, with a certificate."""
     port: int = field(0, low=0, high=65535)
-    """TCP port to listen on; 0: a free one."""
+    """TCP port to listen on where it needs one; 0: a free one."""
     cpus: Optional[int] = field(None, low=1, unit="cores")
     """Cores it may use; None: chosen from the machine's."""
     checkpoint_on_exit: bool = field(True)

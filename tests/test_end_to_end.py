@@ -170,7 +170,7 @@ def test_two_runs_side_by_side_do_not_disturb_each_other(tmp_path):
         for p in processes:
             p.kill()
     assert [p.returncode for p in processes] == [0, 0], texts
-    addresses = [read_json(RunDir(tmp_path / str(i)).address)["port"] for i in range(2)]
+    addresses = [read_json(RunDir(tmp_path / str(i)).address)["socket"] for i in range(2)]
     assert addresses[0] != addresses[1]
     for i in range(2):
         done = read_json(RunDir(tmp_path / str(i)).done)

@@ -74,6 +74,7 @@ def test_init_freezes_a_whole_run_directory(here, capsys):
         "config.gin",
         "provenance.json",
         "specs.json",
+        "tls",
     ]
     assert stat.S_IMODE(run_dir.root.stat().st_mode) == 0o700
     config.load(run_dir)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +225,40 @@ def test_a_corrupt_export_is_named(run_dir, exported, damage):
 def copy_tree(source, path):
     path.parent.mkdir(parents=True)
     shutil.copytree(source, path)
+
+
+@pytest.fixture
+def public_place():
+    """A directory that others can look into; pytest's own are private."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported):
+    path = public_place / "export"
+    shutil.copytree(one(exported, policies.GREEDY).path, path)
+    subprocess.run(["chmod", "-R", "u=rwX,go=rX", path], check=True)
+    policies.read_meta(path)
+    for part, mode in (
+        (path / "saved_model.pb", 0o664),
+        (path / "variables", 0o777),
+        (path, 0o775),
+    ):
+        before = part.stat().st_mode
+        part.chmod(mode)
+        with pytest.raises(UserError, match=f"others can write to {part}") as e:
+            policies.Actor(path)
+        assert "\n" not in str(e.value)
+        public_place.chmod(0o700)  # nobody else gets in: it doesn't matter
+        policies.read_meta(path)
+        public_place.chmod(0o755)
+        part.chmod(before)
+    if os.getuid() == 0:
+        os.chown(path / policies.META, 65534, 65534)
+        with pytest.raises(UserError, match="meta.json belongs to user 65534"):
+            policies.Actor(path)
 
 
 def test_an_export_of_another_format_is_refused(run_dir):

@@ -25,7 +25,7 @@ class Feeder:
     Every row of a pool is used once. With segments of one row this is classic uniform replay.
 
     Args:
-        address: `host:port` of the replay server.
+        target: The replay server, as Reverb's objects name it.
         learner: K = `updates_per_call`, B = `batch_size`, and how many samples to ask for ahead.
         segment_length: L, rows per item; divides K B.
         row_size: Floats per row.
@@ -34,7 +34,7 @@ class Feeder:
 
     def __init__(
         self,
-        address: str,
+        target: str,
         learner: settings.Learner,
         segment_length: int,
         row_size: int,
@@ -46,18 +46,9 @@ class Feeder:
         self._in_flight = learner.max_in_flight or max(2, min(self._items, 2 * learner.batch_size))
         self._random = np.random.default_rng(seed)
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
-        self._generation = 0
+        self._target = target
         self.error: Exception | None = None
-        self.connect(address)
-
-    def connect(self, address: str) -> None:
-        """Samples from `address` from now on; the old stream ends with its next block."""
-        self.address = address
-        self._generation += 1
-        thread = threading.Thread(
-            target=self._fill, args=(address, self._generation), name="feeder", daemon=True
-        )
-        thread.start()
+        threading.Thread(target=self._fill, name="feeder", daemon=True).start()
 
     def get(self, timeout: float) -> tf.Tensor | None:
         """The next block, float32 `[K, B, row]`, or None if none came in time.
@@ -74,9 +65,9 @@ class Feeder:
                 )
             return None
 
-    def _dataset(self, address: str) -> tf.data.Dataset:
+    def _dataset(self) -> tf.data.Dataset:
         dataset = reverb.TrajectoryDataset(
-            server_address=address,
+            server_address=self._target,
             table=REPLAY,
             dtypes=tf.float32,
             shapes=tf.TensorShape([self._length, self._shape[-1]]),
@@ -89,23 +80,14 @@ class Feeder:
         options.autotune.enabled = False
         return dataset.with_options(options)
 
-    def _fill(self, address: str, generation: int) -> None:
+    def _fill(self) -> None:
         try:
-            for sample in self._dataset(address):
-                block = self._mix(sample.data)
-                while generation == self._generation:
-                    try:
-                        self._blocks.put(block, timeout=1.0)
-                        break
-                    except queue.Full:
-                        continue
-                else:
-                    return
+            for sample in self._dataset():
+                self._blocks.put(self._mix(sample.data))
             raise RuntimeError("the stream ended")
         except (tf.errors.OpError, RuntimeError) as e:
             logging.error("the sampling stream broke: %s", e)
-            if generation == self._generation:
-                self.error = e
+            self.error = e
 
     def _mix(self, segments: tf.Tensor) -> tf.Tensor:
         """Segments `[N, L, row]` to a block; rows of one segment spread over the pool."""

@@ -125,7 +125,6 @@ class Learner:
         while reason is None and not self._stop.is_set():
             if self._publisher.error is not None:
                 raise self._publisher.error
-            self._follow_server()
             block = self._feeder.get(_POLL_SECONDS)
             if block is None:
                 self._heartbeat.update(state="waiting" if self.book.rows else "starting")
@@ -211,10 +210,6 @@ class Learner:
         if saved:
             self._heartbeat.update(checkpoint_time=time.time())
         return saved
-
-    def _follow_server(self) -> None:
-        if self._publisher.address != self._feeder.address and self._publisher.address:
-            self._feeder.connect(self._publisher.address)
 
     def _end_reason(self) -> str | None:
         if self.book.env_steps >= self._run.max_env_steps:

@@ -67,9 +67,9 @@ def make_learner(
     announce(run_dir, agent, past, journal, exporter)
 
     client = client_lib.connect(run_dir, stop.event)
-    address = client_lib.address_of(run_dir)
-    if client is None or address is None:
+    if client is None:
         return None
+    target = client_lib.target(run_dir)
     learner, length = settings.Learner(), settings.Replay().segment_length
     publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
     publisher.start(past.train_step, agent.policy_vector())
@@ -79,7 +79,7 @@ def make_learner(
         checkpoints=past.checkpoints,
         exporter=exporter,
         publisher=publisher,
-        feeder=Feeder(address, learner, length, specs.row.size, seed + past.incarnation),
+        feeder=Feeder(target, learner, length, specs.row.size, seed + past.incarnation),
         journal=journal,
     )
     return Learner(run_dir, stop, heartbeat, parts, past.incarnation, past.elapsed)
