@@ -4,7 +4,11 @@
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
+        train/diverged.json                               why the trainer rolled back
         replay/                                           Reverb's own root, nothing else
+        replay_history/<checkpoint>/                      hard links of its checkpoints, manifests
+        repair.json                                       the trainer asks for a clean replay
+        quarantine/                                       what was damaged, and why
         status/<program>.json                             heartbeats
         services/<host>/                                  the generated supervise tree
         address.json locks/ done.json failed.json result.json
@@ -46,7 +50,11 @@ class RunDir:
         self.eval_log = self.root / "eval.log"
         self.videos = self.root / "video"
         self.trainer_checkpoints = self.root / "train"
+        self.diverged = self.trainer_checkpoints / "diverged.json"
         self.replay_checkpoints = self.root / "replay"
+        self.replay_history = self.root / "replay_history"
+        self.repair = self.root / "repair.json"
+        self.quarantine = self.root / "quarantine"
         self.address = self.root / "address.json"
         self.done = self.root / "done.json"
         self.failed = self.root / "failed.json"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import reverb
@@ -15,6 +16,7 @@ from absl import logging
 
 from sactory import settings, tables
 from sactory.tables import REPLAY
+from train.poison import Poison, PoisonError
 
 _QUEUED_BLOCKS = 1
 
@@ -30,6 +32,7 @@ class Feeder:
         segment_length: L, rows per item; divides K B.
         row_size: Floats per row.
         seed: Of the mixing.
+        poison: What to do about rows that can't be learned from.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Feeder:
         segment_length: int,
         row_size: int,
         seed: int,
+        poison: Poison,
     ):
         self._shape = (learner.updates_per_call, learner.batch_size, row_size)
         self._length = segment_length
@@ -47,6 +51,7 @@ class Feeder:
         self._random = np.random.default_rng(seed)
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
         self._generation = 0
+        self.poison = poison
         self.error: Exception | None = None
         self.connect(address)
 
@@ -91,21 +96,33 @@ class Feeder:
 
     def _fill(self, address: str, generation: int) -> None:
         try:
-            for sample in self._dataset(address):
-                block = self._mix(sample.data)
-                while generation == self._generation:
-                    try:
-                        self._blocks.put(block, timeout=1.0)
-                        break
-                    except queue.Full:
-                        continue
-                else:
-                    return
-            raise RuntimeError("the stream ended")
+            while generation == self._generation:
+                stream = iter(self._dataset(address))
+                try:
+                    self._pass_on(stream, generation)
+                except tf.errors.InvalidArgumentError as e:
+                    self.poison.drop(f"an item of another shape or type: {e.message}")
+                except PoisonError as e:
+                    self.poison.drop(str(e))
         except (tf.errors.OpError, RuntimeError) as e:
             logging.error("the sampling stream broke: %s", e)
             if generation == self._generation:
                 self.error = e
+
+    def _pass_on(self, stream: Iterator[reverb.ReplaySample], generation: int) -> None:
+        """Queues the stream's blocks until another generation has begun."""
+        for sample in stream:
+            block = self._mix(sample.data)
+            self.poison.check(block)
+            while generation == self._generation:
+                try:
+                    self._blocks.put(block, timeout=1.0)
+                    break
+                except queue.Full:
+                    continue
+            else:
+                return
+        raise RuntimeError("the stream ended")
 
     def _mix(self, segments: tf.Tensor) -> tf.Tensor:
         """Segments `[N, L, row]` to a block; rows of one segment spread over the pool."""
