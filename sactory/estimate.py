@@ -119,11 +119,13 @@ def _other_files(config: Config, actor: int, critic: int) -> float:
     # Of each kind; two more are under way, and older ones are thinned out.
     exports = run.keep_exports + 2 + run.max_env_steps // run.keep_exports_every_env_steps
     exports = min(exports, 2 + run.max_env_steps // evaluator.every_env_steps)
+    checkpoints = train.keep_checkpoints + 1
+    checkpoints += run.max_env_steps // train.keep_checkpoints_every_env_steps
     variables = 3 * actor + 4 * num_critics * critic  # with Adam's moments and the targets
     videos = 2 + run.max_env_steps // evaluator.video_every_env_steps if evaluator.video else 0
     return (
         2 * exports * (EXPORT_BYTES + 4.0 * actor)
-        + (train.keep_checkpoints + 1) * 4.0 * variables
+        + checkpoints * 4.0 * variables
         + videos * VIDEO_BYTES
         + LOG_BYTES
     )

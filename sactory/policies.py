@@ -168,10 +168,10 @@ def mark_overtaken(run_dir: RunDir, train_step: int, incarnation: int) -> list[s
     return sorted(marked)
 
 
-def file_hashes(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below `directory`, by relative path, the two JSON files left out."""
+def file_hashes(directory: Path, left_out: tuple[str, ...] = (META, OVERTAKEN)) -> dict[str, str]:
+    """SHA-256 of every file below `directory`, by relative path, some names left out."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
-    files = [p for p in files if p.name not in (META, OVERTAKEN)]
+    files = [p for p in files if p.name not in left_out]
     return {
         str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }

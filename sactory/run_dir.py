@@ -4,6 +4,7 @@
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
+        train/diverged.json                               why the trainer rolled back
         replay/                                           Reverb's own root, nothing else
         replay_history/<checkpoint>/                      hard links of its checkpoints, manifests
         repair.json                                       the trainer asks for a clean replay
@@ -50,6 +51,7 @@ class RunDir:
         self.eval_log = self.root / "eval.log"
         self.videos = self.root / "video"
         self.trainer_checkpoints = self.root / "train"
+        self.diverged = self.trainer_checkpoints / "diverged.json"
         self.replay_checkpoints = self.root / "replay"
         self.replay_history = self.root / "replay_history"
         self.repair = self.root / "repair.json"

@@ -126,6 +126,8 @@ class Train:
     """Between two checkpoints of the trainer: what a crash can cost."""
     keep_checkpoints: int = field(3, low=1, unit="checkpoints")
     """The newest checkpoints that are kept."""
+    keep_checkpoints_every_env_steps: int = field(50_000, low=1, unit="env steps")
+    """Of the older ones, one is kept for each stretch of this length."""
     publish_seconds: float = field(0.25, above=0, unit="seconds")
     """Between two publications of the weights to the collectors."""
 

@@ -15,6 +15,7 @@ from absl import logging
 
 from sactory import settings, tables
 from sactory.tables import REPLAY
+from train.poison import Poison, PoisonError
 
 _QUEUED_BLOCKS = 1
 
@@ -30,6 +31,7 @@ class Feeder:
         segment_length: L, rows per item; divides K B.
         row_size: Floats per row.
         seed: Of the mixing.
+        poison: What to do about rows that can't be learned from.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Feeder:
         segment_length: int,
         row_size: int,
         seed: int,
+        poison: Poison,
     ):
         self._shape = (learner.updates_per_call, learner.batch_size, row_size)
         self._length = segment_length
@@ -47,6 +50,7 @@ class Feeder:
         self._random = np.random.default_rng(seed)
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
         self._target = target
+        self.poison = poison
         self.error: Exception | None = None
         threading.Thread(target=self._fill, name="feeder", daemon=True).start()
 
@@ -82,9 +86,17 @@ class Feeder:
 
     def _fill(self) -> None:
         try:
-            for sample in self._dataset():
-                self._blocks.put(self._mix(sample.data))
-            raise RuntimeError("the stream ended")
+            while True:
+                try:
+                    for sample in self._dataset():
+                        block = self._mix(sample.data)
+                        self.poison.check(block)
+                        self._blocks.put(block)
+                    raise RuntimeError("the stream ended")
+                except tf.errors.InvalidArgumentError as e:
+                    self.poison.drop(f"an item of another shape or type: {e.message}")
+                except PoisonError as e:
+                    self.poison.drop(str(e))
         except (tf.errors.OpError, RuntimeError) as e:
             logging.error("the sampling stream broke: %s", e)
             self.error = e

@@ -32,6 +32,7 @@ class Publisher:
             run, from 1.
         replay_rows: Rows in the replay table.
         inserted_rows: Rows inserted into it over the run, as far as the server remembers.
+        published_time: When weights were published last, unix seconds; None before that.
         error: Why the thread gave up, or None.
     """
 
@@ -47,6 +48,7 @@ class Publisher:
         self.book = book
         self.episodes: collections.deque[tuple[int, progress.Episode]] = collections.deque()
         self.replay_rows = self.inserted_rows = 0
+        self.published_time: float | None = None
         self.error: Exception | None = None
         self._client, self._stop = client, stop
         self._watchdog = client_lib.Watchdog(client, run_dir)
@@ -125,6 +127,7 @@ class Publisher:
                 version, vector = self._newest
                 weights.publish(self._client, version, vector)
                 self._published, self._puts_after = version, puts + 1
+                self.published_time = time.time()
             self._publish_state()
 
     def _publish_state(self) -> None:
