@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory --minutes=60
 
-Starts an asynchronous cheetah_run whose replay is full within minutes, so that what still grows
+Starts a cheetah_run whose replay is full within minutes, so that what still grows
 afterwards is a leak. Results: benchmarks/results/memory.json.
 """
 
