@@ -180,7 +180,8 @@ class SacAgent(tf_agent.TFAgent):
         self, features: tf.Tensor, noise: tf.Tensor, alpha: tf.Tensor, key: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """The policy's loss and the log-probabilities `[B]` of its new actions."""
-        action, log_prob = losses.squashed_sample(*self._online.actor(features), noise)
+        mean, log_std = self._online.actor(features)
+        action, log_prob = losses.squashed_sample(mean, log_std, noise)
         q = tf.stack([critic(features, action) for critic in self._online.critics])
         q = losses.ensemble_min(q, self.settings.critic_subset, _fold_in(key, 1))
         return losses.actor_loss(log_prob, q, alpha), log_prob
