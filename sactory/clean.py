@@ -33,11 +33,16 @@ def main(argv: list[str]) -> int:
     for item in [*going, *further]:
         for path in item.paths:
             size = sum(disk.files([path]).values())
-            print(f"{item.kind:<20}{size / 1e6:>10.1f} MB  {path.relative_to(run_dir.root)}")
+            print(f"{item.kind:<20}{_size(size):>10}  {path.relative_to(run_dir.root)}")
             if not args.dry_run:
                 retention.remove(path)
     verb = "would go" if args.dry_run else "gone"
-    print(f"{(before - left) / GB:.2f} GB {verb}, {left / GB:.2f} GB stay in {run_dir}")
+    print(f"{_size(before - left)} {verb}, {_size(left)} stay in {run_dir}")
     if cap is not None and left > cap * GB:
         print(f"that is more than {cap:g} GB, but newest, best, unscored or needed")
     return 0
+
+
+def _size(count: float) -> str:
+    """`12.3 MB`, `1.2 GB`."""
+    return f"{count / 1e6:.1f} MB" if count < GB else f"{count / GB:.1f} GB"

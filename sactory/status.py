@@ -169,9 +169,7 @@ def _program(name: str, beat: dict[str, Any], service: Path | None, now: float) 
         "worker": beat.get("worker", int(worker) if worker.isdigit() else None),
         "pid": beat.get("pid") if alive else None,
         "state": _program_state(beat, memory, alive, now),
-        "restarts": max(0, int(memory.get("starts") or 0) - 1)
-        if memory
-        else int(beat.get("restarts") or 0),
+        "restarts": _restarts(beat, memory, service),
         "steps_per_second": beat.get("steps_per_second") if alive else 0.0,
         "alive": alive,
         "silent_seconds": max(0.0, now - float(beat["time"])) if beat.get("time") else None,
@@ -182,6 +180,13 @@ def _program(name: str, beat: dict[str, Any], service: Path | None, now: float) 
         "last_exit": memory.get("last_exit") or None,
         "last_error": memory.get("last_error") or beat.get("error"),
     }
+
+
+def _restarts(beat: dict[str, Any], memory: dict[str, Any], service: Path | None) -> int:
+    """Since `sactory run` began: what an earlier one left in a heartbeat doesn't count."""
+    if service is None:  # started by hand
+        return int(beat.get("restarts") or 0)
+    return max(0, int(memory.get("starts") or 0) - 1)
 
 
 def _program_state(beat: dict[str, Any], memory: dict[str, Any], alive: bool, now: float) -> str:
@@ -213,7 +218,8 @@ def _state(run_dir: RunDir, tree_alive: bool, programs: list[dict[str, Any]]) ->
     trainer = next((p for p in programs if p["name"] == "train"), None)
     if trainer is None:
         return "starting"
-    begun = trainer["restarts"] or (trainer["alive"] and trainer["state"] != "starting")
+    begun = trainer["restarts"] or trainer["state"] == "silent"
+    begun = begun or (trainer["alive"] and trainer["state"] != "starting")
     return "running" if begun or run_dir.is_done else "starting"
 
 

@@ -21,6 +21,8 @@ from sactory.diagnosis import GB, duration
 from sactory.run_dir import RunDir
 from sactory.status import WATCH_SECONDS, full_name
 
+_LONGEST_CELL = 40
+
 
 def show(collect: Callable[[], dict[str, Any]], run_dir: RunDir, watch: bool) -> None:
     """Prints the table once, or keeps it up to date until Ctrl-C.
@@ -96,7 +98,7 @@ def _health(told: dict[str, Any]) -> list[str]:
 def _programs(programs: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("program", "pid", "state", "restarts", "steps/s", "cores", "last error"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")  # the lines below say it whole
+        table.add_column(name, no_wrap=name not in ("state", "last error"))
     for p in programs:
         rate = p["steps_per_second"]
         cells = (
@@ -106,7 +108,12 @@ def _programs(programs: list[dict[str, Any]]) -> Table:
             str(p["restarts"]),
             "-" if rate is None else f"{rate:,.1f}",
             "any" if not p["cpus"] else ",".join(map(str, p["cpus"])),
-            p["last_error"] or "",
+            _cut(p["last_error"] or ""),
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _cut(text: str) -> str:
+    """What fits a cell; the lines below the table say it whole."""
+    return text if len(text) <= _LONGEST_CELL else f"{text[: _LONGEST_CELL - 1]}…"

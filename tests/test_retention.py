@@ -138,7 +138,7 @@ def test_clean_says_what_would_go_and_then_removes_it(full, capsys):
     words = ["clean", "--run_dir", str(full)]
     assert cli.main([*words, "--dry_run"]) == 0
     said = capsys.readouterr().out
-    assert "video/0.mp4" in said and "0.00 GB would go" in said
+    assert "video/0.mp4" in said and "0.1 MB would go" in said
     assert "video/1000.mp4" not in said and "train/" not in said
     assert sorted(full.root.rglob("*")) == before
     assert cli.main([*words, "--max_disk_gb", "0.000001"]) == 0
@@ -146,5 +146,5 @@ def test_clean_says_what_would_go_and_then_removes_it(full, capsys):
     assert "train/000000000500" in said and "that is more than 1e-06 GB" in said
     assert not full.video(0).exists() and not (full.root / "quarantine" / "train-7").exists()
     assert cli.main([*words]) == 0
-    assert "0.00 GB gone" in capsys.readouterr().out
+    assert "0.0 MB gone" in capsys.readouterr().out
     assert cli.main([*words, "--max_disk_gb", "0"]) == 2
