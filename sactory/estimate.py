@@ -20,6 +20,7 @@ from sactory.specs import Specs
 
 GB = 1e9
 BYTES_PER_ITEM = 800  # measured: what Reverb keeps beside an item's rows, chunks of 16 rows
+CHECKPOINT_BYTES_PER_ITEM = 60  # measured: what a checkpoint holds beside an item's rows
 BYTES_PER_PROGRAM = 0.5 * GB  # measured: TensorFlow and Reverb imported, a policy loaded
 FLOP_PER_CORE_SECOND = 50e9  # measured in whole updates of 256 x 256 networks
 UPDATE_SECONDS = 0.5e-3  # of one update beside its arithmetic
@@ -64,6 +65,8 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     cores = cores or len(os.sched_getaffinity(0))
     stored = min(replay.capacity, max_rows(run, env))  # rows
     replay_bytes = stored * (BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size)
+    per_row = CHECKPOINT_BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size
+    checkpoints = (replay.keep_checkpoints + 1) * stored * per_row  # one more is being written
     programs = 3 + run.num_collectors
     actor, critic = _parameters(config.get(settings.SacAgent), specs)
     flop = _update_flop(config, actor, critic)
@@ -79,7 +82,7 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     return Estimate(
         replay_bytes=replay_bytes,
         memory_bytes=replay_bytes + programs * BYTES_PER_PROGRAM + 60.0 * actor + 60.0 * critic,
-        disk_bytes=2 * replay_bytes + _other_files(config, actor, critic),
+        disk_bytes=checkpoints + _other_files(config, actor, critic),
         update_flop=flop,
         steps_per_second=steps_per_second,
         hours=min(hours, run.max_hours or math.inf),
@@ -141,9 +144,9 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
         UserError: The run can't fit the memory or the disk.
     """
     memory, disk = available_memory(), available_disk(directory)
-    run, capacity = config.get(settings.Run), config.get(settings.Replay).capacity
+    run, replay = config.get(settings.Run), config.get(settings.Replay)
     cause = (
-        f"replay.capacity = {capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
+        f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
         f"replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
     )
     if needs.memory_bytes > memory:
@@ -153,8 +156,8 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
         )
     if needs.disk_bytes > disk:
         raise UserError(
-            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for two checkpoints of "
-            f"the replay, exports and logs, {disk / GB:.1f} GB are free at {directory}: {cause}"
+            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for "
+            f"{replay.keep_checkpoints} checkpoints of the replay, exports and logs, {disk / GB:.1f} GB are free at {directory}: {cause}"
         )
     return (
         f"memory  {needs.memory_bytes / GB:.1f} GB of {memory / GB:.1f} GB available "
