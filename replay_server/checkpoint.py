@@ -56,7 +56,7 @@ class Checkpoints:
 
     def prepare(self, tables: list[Any]) -> None:
         """Leaves in Reverb's root what a server with these tables shall start from."""
-        self._heartbeat.update(state="restoring", recovered=None)
+        self._heartbeat.update(state="restoring", recovered=[])
         copy = restore.prepare(self._run_dir, self._history, self._replay, tables, self._heartbeat)
         self._loading = copy
         if copy is None:
@@ -152,5 +152,4 @@ class Checkpoints:
         )
 
     def _report_notes(self) -> None:
-        if self._history.notes:
-            self._heartbeat.update(recovered="; ".join(self._history.notes))
+        self._heartbeat.update(recovered=list(self._history.notes))

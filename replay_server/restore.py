@@ -16,7 +16,7 @@ from sactory.tables import REPLAY
 # A server may die while it loads: killed by chance, or because Reverb aborts on what it reads.
 # After the first time bad items are looked for, after as many as these the copy is given up.
 _LOADS = 4
-_LOADING = "loading.json"
+_LOADING = ".loading.json"  # in the history, beside the copies
 
 
 def prepare(

@@ -20,6 +20,7 @@ from sactory.specs import Specs
 
 GB = 1e9
 BYTES_PER_ITEM = 800  # measured: what Reverb keeps beside an item's rows, chunks of 16 rows
+CHECKPOINT_BYTES_PER_ITEM = 60  # measured: what a checkpoint holds beside an item's rows
 BYTES_PER_PROGRAM = 0.5 * GB  # measured: TensorFlow and Reverb imported, a policy loaded
 FLOP_PER_CORE_SECOND = 50e9  # measured in whole updates of 256 x 256 networks
 UPDATE_SECONDS = 0.5e-3  # of one update beside its arithmetic
@@ -64,6 +65,8 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     cores = cores or len(os.sched_getaffinity(0))
     stored = min(replay.capacity, max_rows(run, env))  # rows
     replay_bytes = stored * (BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size)
+    per_row = CHECKPOINT_BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size
+    checkpoints = (replay.keep_checkpoints + 1) * stored * per_row  # one more is being written
     programs = 3 + run.num_collectors
     actor, critic = _parameters(config.get(settings.SacAgent), specs)
     flop = _update_flop(config, actor, critic)
@@ -74,7 +77,7 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     if replay.mode == "sync" and replay.updates_per_row is not None:
         row_seconds = max(row_seconds, replay.updates_per_row * update_seconds)
     steps_per_second = env.action_repeat / row_seconds
-    disk_bytes = 2 * replay_bytes + _other_files(config, actor, critic)
+    disk_bytes = checkpoints + _other_files(config, actor, critic)
     if run.max_disk_gb is not None:
         disk_bytes = min(disk_bytes, max(run.max_disk_gb * GB, 2 * replay_bytes))
     random_seconds = worker.random_steps * ROW_SECONDS
@@ -147,10 +150,10 @@ def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0
         UserError: The run can't fit the memory or the disk.
     """
     memory, disk = available_memory(), available_disk(directory) + held
-    run, capacity = config.get(settings.Run), config.get(settings.Replay).capacity
+    run, replay = config.get(settings.Run), config.get(settings.Replay)
     cause = (
-        f"replay.capacity = {capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
-        f"replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
+        f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} "
+        f"make a replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
     )
     if needs.memory_bytes > memory:
         raise UserError(
@@ -164,8 +167,9 @@ def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0
         )
     if needs.disk_bytes > disk:
         raise UserError(
-            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for two checkpoints of "
-            f"the replay, exports and logs, {disk / GB:.1f} GB are free at {directory}: {cause}"
+            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for "
+            f"{replay.keep_checkpoints} checkpoints of the replay, exports and logs, "
+            f"{disk / GB:.1f} GB are free at {directory}: {cause}"
         )
     return (
         f"memory  {needs.memory_bytes / GB:.1f} GB of {memory / GB:.1f} GB available "
