@@ -112,8 +112,8 @@ class Feeder:
     def _pass_on(self, stream: Iterator[reverb.ReplaySample], generation: int) -> None:
         """Queues the stream's blocks until another generation has begun."""
         for sample in stream:
+            self.poison.check(sample.data)
             block = self._mix(sample.data)
-            self.poison.check(block)
             while generation == self._generation:
                 try:
                     self._blocks.put(block, timeout=1.0)
