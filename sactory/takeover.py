@@ -58,7 +58,8 @@ def _take_weights(candidates: list[Path], new: RunDir) -> dict[str, Any]:
             continue
         for warning in damaged:
             print(f"warning: {warning}; an older one is taken")
-        state = {**record["state"], "elapsed": 0.0}  # run.max_hours is the new run's own
+        # The hours of the new run are its own, and what its replay comes with is another matter.
+        state = {**record["state"], "elapsed": 0.0, "foreign_rows": None}
         trainer_checkpoints.seal(target, state, record["files"])
         return state
     whole = trainer_checkpoints.listing(candidates[0].parent, set(candidates))

@@ -13,11 +13,13 @@ pytestmark = pytest.mark.timeout(180)
 
 def train(rig, *lengths):
     """Starts the trainer once for each length in calls; returns its last numbers and state."""
+    variables = []
     for calls in lengths:
         start = rig.start()
         assert start.run(calls) == supervision.RETRY
+        variables = start.variables
     newest = on_disk.find(rig.run_dir.trainer_checkpoints)[-1]
-    return start.variables, on_disk.read(newest)["state"]
+    return variables, on_disk.read(newest)["state"]
 
 
 def test_resuming_is_exact_to_the_last_bit(tmp_path, stand_ins):  # noqa: F811

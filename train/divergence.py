@@ -12,6 +12,7 @@ import time
 
 from absl import logging
 
+from sactory import trainer_checkpoints
 from sactory.errors import UserError
 from sactory.progress import Book
 from sactory.run_dir import RunDir, read_json, write_json
@@ -42,13 +43,14 @@ def record(run_dir: RunDir, error: DivergedError, incarnation: int) -> None:
     if run_dir.diverged.exists():
         before = read_json(run_dir.diverged)
         first = before if isinstance(before, dict) else {}
+        saved = bool(trainer_checkpoints.find(run_dir.trainer_checkpoints))
+        where = f"`sactory init --from {run_dir} --run_dir NEW --set …`" if saved else "a new run"
         raise UserError(
-            f"training diverged again: {error} (first {first.get('metric')} was "
-            f"{first.get('value')} at train step {first.get('train_step')}, since then the run "
-            f"was rolled back to train step {first.get('restored_train_step')}). The checkpoints "
-            "before it stay: go on from one with steadier settings, `sactory init --run_dir NEW "
-            f"--from {run_dir} --set 'train.SacAgent.gradient_clip_norm = 1.0'`, or lower "
-            "train.SacAgent.critic_learning_rate and train.SacAgent.actor_learning_rate"
+            f"training diverged again: {error}. It was rolled back once, after "
+            f"{first.get('metric')} was {first.get('value')} at train step "
+            f"{first.get('train_step')}, to train step {first.get('restored_train_step')}. "
+            f"Go on in {where} with steadier settings: train.SacAgent.gradient_clip_norm = 1.0, or "
+            "lower train.SacAgent.critic_learning_rate and train.SacAgent.actor_learning_rate"
         )
     fields = {"metric": error.metric, "value": error.value, "train_step": error.train_step}
     write_json(run_dir.diverged, {**fields, "incarnation": incarnation, "time": time.time()})

@@ -89,9 +89,8 @@ class Feeder:
             while True:
                 try:
                     for sample in self._dataset():
-                        block = self._mix(sample.data)
-                        self.poison.check(block)
-                        self._blocks.put(block)
+                        self.poison.check(sample.data)
+                        self._blocks.put(self._mix(sample.data))
                     raise RuntimeError("the stream ended")
                 except tf.errors.InvalidArgumentError as e:
                     self.poison.drop(f"an item of another shape or type: {e.message}")

@@ -66,7 +66,7 @@ class Learner:
         heartbeat: Where it reports its health.
         parts: What it is composed of.
         incarnation: Count of the trainer's starts, this one included.
-        elapsed: Seconds of training before this start.
+        state: What the restored checkpoint held beside the weights; empty if there was none.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Learner:
         heartbeat: Heartbeat,
         parts: Parts,
         incarnation: int,
-        elapsed: float,
+        state: dict[str, Any],
     ):
         self._run_dir, self._stop, self._heartbeat = run_dir, stop, heartbeat
         self._agent, self._update = parts.agent, parts.update
         self._checkpoints, self._exporter = parts.checkpoints, parts.exporter
         self._publisher, self._feeder, self._journal = parts.publisher, parts.feeder, parts.journal
         self._incarnation = incarnation
-        self._began = time.monotonic() - elapsed
+        self._began = time.monotonic() - state.get("elapsed", 0.0)
         self._run, self._learner = settings.Run(), settings.Learner()
         self._random_steps = settings.Worker().random_steps
         self._train_step = int(parts.agent.train_step_counter.numpy())
@@ -96,8 +96,10 @@ class Learner:
         self._look_due = Every(1.0, start=time.monotonic())
         self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
         self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
-        # What the table came with from another run (a fork, demonstrations) is not this run's.
-        self._foreign_rows = max(0, self._publisher.inserted_rows - self.book.rows)
+        # What the table came with at the run's beginning (a fork's, demonstrations) doesn't count.
+        foreign = state.get("foreign_rows")
+        others = max(0, self._publisher.inserted_rows - self.book.rows)
+        self._foreign_rows: int = others if foreign is None else foreign
 
     @property
     def book(self) -> Book:
@@ -223,6 +225,7 @@ class Learner:
             "env_steps": self.book.env_steps,
             "book": self.book.to_json(),
             "journal": self._journal.to_json(),
+            "foreign_rows": self._foreign_rows,
             "elapsed": began - self._began,
             "incarnation": self._incarnation,
         }

@@ -32,14 +32,15 @@ def main(argv: list[str]) -> int:
     stop = supervision.start_signal_thread()
     config.load(run_dir)
     plan = cpus.claim("train", settings.Train().cpus)
-    last_beat = read_json(run_dir.status("train")) or {}  # before ours replaces it
+    last_beat = read_json(run_dir.status("train"))  # before ours replaces it
+    last_book = last_beat.get("book") if isinstance(last_beat, dict) else None
     heartbeat = Heartbeat(run_dir, "train")
 
     from sactory.client import ServerGoneError
     from train.setup import make_learner
 
     try:
-        learner = make_learner(run_dir, stop, heartbeat, plan, last_beat.get("book", {}))
+        learner = make_learner(run_dir, stop, heartbeat, plan, last_book or {})
         if learner is None:
             heartbeat.close("stopped")
             return supervision.RETRY

@@ -36,9 +36,9 @@ class Poison:
         self._request = run_dir.repair
 
     @staticmethod
-    def check(block: tf.Tensor) -> None:
-        """Raises `PoisonError` if a row of a block holds NaN or infinity."""
-        if not np.isfinite(block.numpy()).all():
+    def check(rows: tf.Tensor) -> None:
+        """Raises `PoisonError` if rows `[..., row]` hold NaN or infinity."""
+        if not np.isfinite(rows.numpy()).all():
             raise PoisonError("a sampled row holds NaN or infinity")
 
     def drop(self, reason: str) -> None:

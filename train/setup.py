@@ -60,37 +60,44 @@ def make_learner(
     configure_tensorflow(plan)
     specs = Specs.load(run_dir)
     _, action_spec, time_step_spec = to_tf_agents(specs)
-    seed = settings.Run().seed
-    agent = SacAgent(time_step_spec, action_spec, settings.SacAgent(), seed)
+    agent = SacAgent(time_step_spec, action_spec, settings.SacAgent(), settings.Run().seed)
     agent.initialize()
-    past = restore(run_dir, agent, last_book)
-    heartbeat.update(recovered=past.checkpoints.recovered)
+    past = restore(run_dir, agent, heartbeat, last_book)
     writer = MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False)
     journal = Journal(writer, past.state.get("journal"))
     exporter = Exporter(run_dir, agent)
     announce(run_dir, agent, past, journal, exporter)
 
-    client = client_lib.connect(run_dir, stop.event)
-    if client is None:
+    links = _connect(run_dir, stop, agent, past, specs.row.size)
+    if links is None:
         return None
-    target = client_lib.target(run_dir)
-    learner, length = settings.Learner(), settings.Replay().segment_length
-    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
-    publisher.start(past.train_step, agent.policy_vector())
+    learner = settings.Learner()
     parts = Parts(
         agent=agent,
         update=make_update(agent, specs.row, learner.updates_per_call, learner.xla),
         checkpoints=past.checkpoints,
         exporter=exporter,
-        publisher=publisher,
-        feeder=Feeder(
-            target, learner, length, specs.row.size, seed + past.incarnation, Poison(run_dir)
-        ),
+        publisher=links[0],
+        feeder=links[1],
         journal=journal,
     )
-    return Learner(
-        run_dir, stop, heartbeat, parts, past.incarnation, past.state.get("elapsed", 0.0)
+    return Learner(run_dir, stop, heartbeat, parts, past.incarnation, past.state)
+
+
+def _connect(
+    run_dir: RunDir, stop: supervision.Stop, agent: SacAgent, past: Past, row_size: int
+) -> tuple[Publisher, Feeder] | None:
+    """Publishes the restored weights, then begins to sample; None after a stop."""
+    client = client_lib.connect(run_dir, stop.event)
+    if client is None:
+        return None
+    length, seed = settings.Replay().segment_length, settings.Run().seed + past.incarnation
+    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
+    publisher.start(past.train_step, agent.policy_vector())
+    feeder = Feeder(
+        client_lib.target(run_dir), settings.Learner(), length, row_size, seed, Poison(run_dir)
     )
+    return publisher, feeder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +119,9 @@ class Past:
     state: dict[str, Any]
 
 
-def restore(run_dir: RunDir, agent: SacAgent, last_book: dict[str, Any]) -> Past:
+def restore(
+    run_dir: RunDir, agent: SacAgent, heartbeat: Heartbeat, last_book: dict[str, Any]
+) -> Past:
     """Restores the agent from the newest checkpoint, if there is one, and counts this start."""
     incarnation = next_incarnation(run_dir)
     train = settings.Train()
@@ -123,6 +132,9 @@ def restore(run_dir: RunDir, agent: SacAgent, last_book: dict[str, Any]) -> Past
     book = progress.Book.from_json(state.get("book", {}))
     book.merge(progress.Book.from_json(last_book))
     train_step = int(agent.train_step_counter.numpy())
+    heartbeat.update(
+        recovered=checkpoints.recovered, env_steps=book.env_steps, train_steps=train_step
+    )
     return Past(checkpoints, book, train_step, incarnation, state)
 
 
