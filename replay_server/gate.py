@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
 import ssl
-import stat
 import tempfile
 import time
 from pathlib import Path
@@ -35,7 +35,8 @@ _BACKLOG = 1024
 # Not $XDG_RUNTIME_DIR: it goes when the user logs out, and a run may go on. Not $TMPDIR: a socket's
 # path must be short. Whoever cleans /tmp spares sockets that are in use.
 _PLACE = Path("/tmp")
-_SOCKET = "replay"
+_PREFIX, _SOCKET = "sactory-", "replay"
+_SETTLED_SECONDS = 60.0  # a server that starts has a socket by then
 
 
 class Gate:
@@ -120,7 +121,7 @@ def open_gate(run_dir: RunDir, insecure: bool = False) -> Gate:
             f"({reason}), so that Reverb's own port would be open to everybody: choose another "
             "host for the replay server, or accept that with --insecure_listen"
         )
-    _remove_old_socket(run_dir)
+    _remove_dead_sockets()
     if reason is not None:
         port = choose_port(server.port, run_dir)
         logging.warning(
@@ -143,25 +144,23 @@ def open_gate(run_dir: RunDir, insecure: bool = False) -> Gate:
 
 def _open_socket(run_dir: RunDir) -> socket.socket:
     """A unix socket in a directory that only this user can enter."""
-    directory = tempfile.mkdtemp(prefix=f"sactory-{run_dir.run_id[:8]}-", dir=_PLACE)
+    directory = tempfile.mkdtemp(prefix=f"{_PREFIX}{run_dir.run_id[:8]}-", dir=_PLACE)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.path.join(directory, _SOCKET))
     listener.listen(_BACKLOG)
     return listener
 
 
-def _remove_old_socket(run_dir: RunDir) -> None:
-    """Removes what a killed server of this run left, if it is on this host and ours."""
-    old = read_json(run_dir.address)
-    path = old.get("socket") if isinstance(old, dict) else None
-    if not path or old.get("host") != socket.gethostname():
-        return
-    directory = Path(path).parent
-    with contextlib.suppress(OSError):
-        found = directory.lstat()
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-        if ours and directory.parent == _PLACE and directory.name.startswith("sactory-"):
-            shutil.rmtree(directory)
+def _remove_dead_sockets() -> None:
+    """Removes what this user's killed servers left on this host."""
+    for directory in _PLACE.glob(_PREFIX + "*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            found = directory.lstat()
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < _SETTLED_SECONDS:
+                continue
+            probe.setblocking(False)
+            if probe.connect_ex(str(directory / _SOCKET)) == errno.ECONNREFUSED:
+                shutil.rmtree(directory)
 
 
 def choose_port(wanted: int, run_dir: RunDir) -> int:

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from sactory import config as config_lib
-from sactory import disk, estimate, provenance, settings, status
+from sactory import disk, estimate, provenance, settings, status, trainer_checkpoints
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, hold_lock, read_json, write_atomic, write_json
@@ -174,8 +174,7 @@ def _is_over(run_dir: RunDir, done: dict[str, Any], run: settings.Run) -> bool:
     score = (read_json(run_dir.status("eval")) or {}).get("last_eval_return")
     if run.stop_at_return is not None and score is not None and score >= run.stop_at_return:
         return True
-    saved = [p for p in run_dir.trainer_checkpoints.glob("[0-9]*") if p.name.isdigit()]
-    newest = max(saved, key=lambda p: int(p.name), default=None)
-    state = read_json(newest / "state.json") if newest else None
+    saved = trainer_checkpoints.find(run_dir.trainer_checkpoints)
+    state = trainer_checkpoints.peek(saved[-1]) if saved else None
     hours = float((state or {}).get("elapsed") or 0.0) / 3600
     return run.max_hours is not None and hours >= run.max_hours

@@ -153,7 +153,8 @@ def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0
     run, replay = config.get(settings.Run), config.get(settings.Replay)
     cause = (
         f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} "
-        f"make a replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
+        f"make a replay of {needs.replay_bytes / GB:.1f} GB, "
+        f"run.num_collectors = {run.num_collectors}"
     )
     if needs.memory_bytes > memory:
         raise UserError(

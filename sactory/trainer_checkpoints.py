@@ -90,12 +90,18 @@ def _digest(record: dict[str, Any]) -> str:
     return sha256(json.dumps(record, sort_keys=True).encode())
 
 
-def env_steps(path: Path) -> int | None:
-    """Env steps of the run when a checkpoint was written; None if it can't say."""
+def peek(path: Path) -> dict[str, Any] | None:
+    """The state, without a look at the weights; None if it can't be read."""
     try:
-        return int(_read_record(path)["state"]["env_steps"])
+        return _read_record(path)["state"]
     except (DamagedError, UserError, OSError):
         return None
+
+
+def env_steps(path: Path) -> int | None:
+    """Env steps of the run when a checkpoint was written; None if it can't say."""
+    state = peek(path)
+    return None if state is None else int(state["env_steps"])
 
 
 def listing(root: Path, besides: Collection[Path] = ()) -> str:

@@ -257,7 +257,7 @@ def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported
         part.chmod(before)
     if os.getuid() == 0:
         os.chown(path / policies.META, 65534, 65534)
-        with pytest.raises(UserError, match=r"meta.json belongs to user 65534"):
+        with pytest.raises(UserError, match=r"meta\.json belongs to user 65534"):
             policies.Actor(path)
 
 
