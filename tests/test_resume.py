@@ -32,7 +32,7 @@ def test_resuming_is_exact_to_the_last_bit(tmp_path, stand_ins):  # noqa: F811
             rig.close()
         beat = read_json(rig.run_dir.status("train"))
         assert beat["checkpoint_seconds"] < 60 and beat["checkpoint_time"] > 1e9
-        assert beat["recovered"] is None and beat["dropped_blocks"] == 0
+        assert beat["recovered"] == [] and beat["dropped_blocks"] == 0
     (whole, state), (interrupted, state_after) = found
     assert len(whole) > 20
     for a, b in zip(whole, interrupted):

@@ -47,7 +47,7 @@ def test_checkpoint_restores_the_newest_and_keeps_the_last_ones(tmp_path):
     assert steps_in(run_dir) == [5, 15, 20]  # the first of its stretch stays
     fresh, variable = make_checkpoints(run_dir)
     assert fresh.restore() == state_at(20)
-    assert variable.numpy()[0] == 20 and fresh.recovered is None
+    assert variable.numpy()[0] == 20 and fresh.recovered == []
 
 
 def test_one_checkpoint_of_each_stretch_of_env_steps_is_kept(tmp_path):
@@ -110,13 +110,13 @@ def test_a_damaged_checkpoint_goes_to_quarantine_and_an_older_one_is_used(tmp_pa
     fresh, variable = make_checkpoints(run_dir)
     assert fresh.restore() == state_at(5, 7)
     assert variable.numpy()[0] == 1.0
-    note = fresh.recovered
-    assert note is not None and newest.name in note and why in note
+    (note,) = fresh.recovered
+    assert newest.name in note and why in note
     assert steps_in(run_dir) == [5]
     (kept,) = [p for p in run_dir.quarantine.iterdir() if p.name.endswith(newest.name)]
     assert kept.exists()
     again, _ = make_checkpoints(run_dir)
-    assert again.restore() == state_at(5, 7) and again.recovered is None
+    assert again.restore() == state_at(5, 7) and again.recovered == []
 
 
 def test_no_whole_checkpoint_is_refused_again_and_again_and_none_at_all_a_fresh_start(tmp_path):
@@ -147,7 +147,7 @@ def test_a_checkpoint_removed_or_damaged_while_running_is_written_again(tmp_path
     assert checkpoints.save(state_at(5))
     damage(run_dir.trainer_checkpoints / f"{5:012d}", "truncated")
     assert checkpoints.save(state_at(5, 1))
-    assert str(checkpoints.recovered).count("has changed") == 1
+    assert len(checkpoints.recovered) == 1
     assert checkpoints.save(state_at(5, 2))  # no update since: only the counters move on
     assert make_checkpoints(run_dir)[0].restore() == state_at(5, 2)
 

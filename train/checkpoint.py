@@ -50,9 +50,9 @@ class Checkpoints:
         return None
 
     @property
-    def recovered(self) -> str | None:
-        """What had to be set aside since the start; None if all was whole."""
-        return "; ".join(self._notes) or None
+    def recovered(self) -> list[str]:
+        """What had to be set aside since the start, one line each."""
+        return list(self._notes)
 
     def save(self, state: dict[str, Any]) -> bool:
         """Saves now.
