@@ -32,6 +32,7 @@ SETTINGS = (
     "replay.updates_per_row = None",
     "replay.capacity = 10_000",
     "collect.Worker.random_steps = 100",
+    "train.checkpoint_seconds = 1000.0",  # only what a test asks for is saved
     "train.Learner.batch_size = 8",
     f"train.Learner.updates_per_call = {CALL}",
     "train.SacAgent.hidden_sizes = (16,)",
@@ -158,7 +159,7 @@ class Start:
         self.learner._update = counted
         if not calls and then(self.items) is None:
             self._stop.request("SIGTERM", 15)
-        watchdog = threading.Timer(60, self._stop.request, ["the test takes too long"])
+        watchdog = threading.Timer(150, self._stop.request, ["the test takes too long"])
         watchdog.start()
         try:
             return self.learner.run()

@@ -28,15 +28,12 @@ class Checkpoints:
         items: Trackables by name (`SacAgent.checkpoint_items()`).
         keep: The newest checkpoints that are kept.
         keep_every_env_steps: Of the older ones, one is kept for each stretch of this length.
-
-    Attributes:
-        recovered: What `restore` had to set aside, one line each.
     """
 
     def __init__(
         self, run_dir: RunDir, items: dict[str, Any], keep: int, keep_every_env_steps: int
     ):
-        self.recovered: list[str] = []
+        self._notes: list[str] = []
         self._run_dir = run_dir
         self._root = run_dir.trainer_checkpoints
         self._root.mkdir(parents=True, exist_ok=True)
@@ -51,6 +48,11 @@ class Checkpoints:
             if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
                 return name
         return None
+
+    @property
+    def recovered(self) -> list[str]:
+        """What had to be set aside since the start, one line each."""
+        return list(self._notes)
 
     def save(self, state: dict[str, Any]) -> bool:
         """Saves now.
@@ -87,7 +89,7 @@ class Checkpoints:
 
     def _set_aside(self, path: Path, why: str) -> None:
         where = set_aside(self._run_dir, path, f"damaged checkpoint: {why}")
-        self.recovered.append(f"trainer checkpoint {path.name}: {why} (now {where.name})")
+        self._notes.append(f"trainer checkpoint {path.name}: {why} (now {where.name})")
 
     def restore(self) -> dict[str, Any] | None:
         """Restores the newest checkpoint that is whole; damaged newer ones go to quarantine.

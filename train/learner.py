@@ -231,8 +231,11 @@ class Learner:
         }
         saved = self._checkpoints.save(state)
         if saved:
-            seconds = time.monotonic() - began
-            self._heartbeat.update(checkpoint_time=time.time(), checkpoint_seconds=seconds)
+            self._heartbeat.update(
+                checkpoint_time=time.time(),
+                checkpoint_seconds=time.monotonic() - began,
+                recovered=self._checkpoints.recovered,
+            )
         return saved
 
     def _end_reason(self) -> str | None:
