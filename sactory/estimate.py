@@ -146,8 +146,9 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
     memory, disk = available_memory(), available_disk(directory)
     run, replay = config.get(settings.Run), config.get(settings.Replay)
     cause = (
-        f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
-        f"replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
+        f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} "
+        f"make a replay of {needs.replay_bytes / GB:.1f} GB, "
+        f"run.num_collectors = {run.num_collectors}"
     )
     if needs.memory_bytes > memory:
         raise UserError(
@@ -157,7 +158,8 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
     if needs.disk_bytes > disk:
         raise UserError(
             f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for "
-            f"{replay.keep_checkpoints} checkpoints of the replay, exports and logs, {disk / GB:.1f} GB are free at {directory}: {cause}"
+            f"replay.keep_checkpoints = {replay.keep_checkpoints} of the replay, exports and logs, "
+            f"{disk / GB:.1f} GB are free at {directory}: {cause}"
         )
     return (
         f"memory  {needs.memory_bytes / GB:.1f} GB of {memory / GB:.1f} GB available "
