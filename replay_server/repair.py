@@ -11,12 +11,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cramjam
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from reverb.cc import schema_pb2
 
-from replay_server import offline, snappy
+from replay_server import offline
 from replay_server.history import Copy, History
 
 
@@ -124,11 +125,12 @@ def _column(tensor: Any) -> Column:
     dtype = tf.as_dtype(tensor.dtype)
     if dtype.is_floating:
         try:
-            flat = np.frombuffer(snappy.decompress(tensor.tensor_content), dtype.as_numpy_dtype)
+            data = cramjam.snappy.decompress_raw(tensor.tensor_content)
+            flat = np.frombuffer(data, dtype.as_numpy_dtype)
             finite = np.isfinite(flat.reshape(steps, -1))
             if not finite.all():
                 bad = np.flatnonzero(~finite.all(axis=1)).tolist()
-        except ValueError:
+        except (ValueError, cramjam.DecompressionError):
             bad = range(steps)
     return Column(tensor.dtype, shape, steps, frozenset(bad))
 

@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cramjam
 import numpy as np
 from absl import logging
 from reverb.cc import schema_pb2
 
-from replay_server import offline, repair, snappy
+from replay_server import offline, repair
 from replay_server.history import Copy, History
 from replay_server.manifest import Manifest
 from sactory import config, settings
@@ -206,7 +207,7 @@ def _chunk(segments: np.ndarray, episode: int, first: int) -> Any:
     tensor = chunk.data.tensors.add(dtype=1)  # DT_FLOAT
     for size in segments.shape:
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = snappy.wrap(segments.tobytes())
+    tensor.tensor_content = bytes(cramjam.snappy.compress_raw(segments.tobytes()))
     return chunk
 
 

@@ -58,10 +58,10 @@ def inventory(run_dir: RunDir) -> list[Item]:
     items = [
         *_exports(run_dir),
         *_newest_stays("trainer checkpoint", _numbered(run_dir.trainer_checkpoints)),
-        *_newest_stays("replay checkpoint", _visible(run_dir.root / "replay_history")),
+        *_newest_stays("replay checkpoint", _visible(run_dir.replay_history)),
         *_newest_stays("video", run_dir.videos.glob("[0-9]*.mp4")),
         *(item_of("log", path) for path in _old_logs(run_dir)),
-        *(item_of("quarantine", path) for path in _visible(run_dir.root / "quarantine")),
+        *(item_of("quarantine", path) for path in _visible(run_dir.quarantine)),
     ]
     return sorted(items, key=lambda item: item.time)
 

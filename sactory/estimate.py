@@ -169,7 +169,7 @@ def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0
     if needs.disk_bytes > disk:
         raise UserError(
             f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for "
-            f"{replay.keep_checkpoints} checkpoints of the replay, exports and logs, "
+            f"replay.keep_checkpoints = {replay.keep_checkpoints} of the replay, exports and logs, "
             f"{disk / GB:.1f} GB are free at {directory}: {cause}"
         )
     return (

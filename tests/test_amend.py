@@ -10,7 +10,16 @@ import time
 
 import pytest
 
-from sactory import amend, cli, config, estimate, init_run, provenance, settings
+from sactory import (
+    amend,
+    cli,
+    config,
+    estimate,
+    init_run,
+    provenance,
+    settings,
+    trainer_checkpoints,
+)
 from sactory.errors import UserError
 from sactory.fields import SETTINGS, defaults
 from sactory.run_dir import RunDir, hold_lock, read_json, write_json
@@ -142,7 +151,9 @@ def test_finished_run_goes_on_when_its_limit_grew(run_dir, capsys):
 
 def test_limits_on_return_and_hours_decide_as_the_trainer_does(run_dir):
     write_json(run_dir.status("eval"), {"last_eval_return": 500.0})
-    write_json(run_dir.trainer_checkpoints / "000000002000" / "state.json", {"elapsed": 7200.0})
+    newest = run_dir.trainer_checkpoints / "000000002000"
+    newest.mkdir(parents=True)
+    trainer_checkpoints.seal(newest, {"train_step": 2000, "env_steps": 2500, "elapsed": 7200.0})
     write_json(run_dir.done, {"reason": "stop_at_return", "env_steps": 2000})
     amend.amend(run_dir, ["run.stop_at_return = 490.0"])
     assert run_dir.is_done

@@ -5,7 +5,6 @@ import pytest
 import reverb
 import tensorflow as tf
 
-from replay_server import offline, snappy
 from sactory import settings, tables
 from sactory.errors import UserError
 from sactory.run_dir import write_json
@@ -178,33 +177,6 @@ def test_a_request_without_a_bad_item_changes_nothing(serve):
     write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
     site = serve()
     assert site.info.current_size == 40 and not site.run_dir.repair.exists()
-
-
-def test_snappy():
-    for data in (b"", b"a", bytes(range(256)) * 300):
-        assert snappy.decompress(snappy.wrap(data)) == data
-    # "abcd", then a copy of 5 from 4 back (it overlaps itself), then one of 3 with two bytes
-    copies = b"\x0c" + b"\x0cabcd" + b"\x05\x04" + b"\x0a\x02\x00"
-    assert snappy.decompress(copies) == b"abcd" + b"abcda" + b"dad"
-    for damaged in (b"", b"\x05\x0cab", b"\x04\x0cabcd\x05\x09", b"\x05\x0cabcd", b"\x80"):
-        with pytest.raises(ValueError):
-            snappy.decompress(damaged)
-
-
-def test_snappy_reads_what_reverb_writes(serve):
-    site = serve()
-    random = np.random.default_rng(0)
-    rows = np.repeat(random.integers(-3, 3, (25, 8)), 4, axis=0).astype(np.float32)
-    site.write(rows)  # compresses well
-    assert site.checkpoints.save(site.client)
-    (path,) = site.run_dir.replay_checkpoints.iterdir()
-    found = []
-    for record in offline.records(path / offline.CHUNKS):
-        (tensor,) = offline.schema_pb2.ChunkData.FromString(record).data.tensors
-        data = snappy.decompress(tensor.tensor_content)
-        assert len(tensor.tensor_content) < len(data)
-        found += np.frombuffer(data, np.float32).reshape(-1, 8).tolist()
-    assert sorted(found) == sorted(rows.tolist())
 
 
 def demonstrations(path, count=30, **changes):
