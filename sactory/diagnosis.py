@@ -42,7 +42,7 @@ def explain(told: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 def _waits(told: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """Who waits for whom."""
     server, trainer = _program(told, "replay_server"), _program(told, "train")
-    if server and (_is_away(server) or server["state"] == "starting"):
+    if server and (_is_away(server) or server["state"] != "running"):
         return [f"everybody waits for the replay server: it {_condition(server)}"]
     blocked, rows = told["blocked"], told["replay_size"]
     wanted = settings.get("collect.Worker.random_steps")
@@ -162,9 +162,9 @@ def _disk(told: dict[str, Any]) -> list[str]:
 def _damage(told: dict[str, Any]) -> list[str]:
     """What was lost, mended or refused, and where to read more."""
     lines = []
-    for name, what in told["recovered"].items():
-        what = what if isinstance(what, list) else [what]
-        lines.append(f"{name} set damaged files aside: {_short(', '.join(map(str, what)))}")
+    for name, notes in told["recovered"].items():
+        more = f" (and {len(notes) - 1} more: see its log)" if len(notes) > 1 else ""
+        lines.append(f"{name} found damage: {_short(notes[0])}{more}")
     if told["repaired_items"]:
         items = _count(told["repaired_items"], "bad item", "bad items")
         lines.append(f"the replay was repaired: {items} removed")

@@ -100,8 +100,8 @@ def _blocked(server: dict[str, Any], now: float) -> dict[str, float]:
     """Share of the last minute in which the limiter held inserts, and samples; {} if unknown."""
     worker = server.get("table_worker") or {}
     total = sum(worker.values())
-    # One that is just starting still shows the times of its last life.
-    if not total or server.get("state") == "starting" or not is_alive(server, now):
+    # One that starts or restores still shows the times of its last life.
+    if not total or server.get("state") != "running" or not is_alive(server, now):
         return {}
     return {
         "inserts": worker.get("waiting_for_sampling", 0) / total,

@@ -177,7 +177,7 @@ def test_overdue_checkpoints():
 def test_full_disk_damage_and_strangers():
     assert why(
         disk_free=0.4e9,
-        recovered={"train": ["000000000900"]},
+        recovered={"train": ["train/000000000900: damaged", "b", "c"]},
         repaired_items=3,
         refused_steps=1,
         access="open",
@@ -185,7 +185,7 @@ def test_full_disk_damage_and_strangers():
     ) == [
         "the disk of R has 0.4 GB free",
         "the evaluator is 5 policies behind",
-        "train set damaged files aside: 000000000900",
+        "train found damage: train/000000000900: damaged (and 2 more: see its log)",
         "the replay was repaired: 3 bad items removed",
         "collectors refused 1 step of their environments: see their logs",
         "the replay server is open to everybody who can reach this host",

@@ -37,7 +37,7 @@ def blocked_until(client, side: str) -> dict:
     watch, end, fields = TableWatch(window=0.5), time.monotonic() + 60, {}
     while time.monotonic() < end:
         fields = watch.fields(client.server_info(timeout=5), time.monotonic())
-        server = {"time": 0.0, "host": "elsewhere", **fields}
+        server = {"time": 0.0, "host": "elsewhere", "state": "running", **fields}
         if status._blocked(server, 0.0).get(side, 0.0) > 0.9:
             return fields
         time.sleep(0.1)
