@@ -23,7 +23,7 @@ from sactory.specs import Specs
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
-_REPAIR_SECONDS = 120.0
+_REPAIR_SECONDS = 300.0
 _FINAL_SAVE_SECONDS = 600.0
 
 
@@ -46,6 +46,7 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
     all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
     checkpoints.prepare(all_tables)
     server = reverb.Server(all_tables, port=port, checkpointer=checkpoints.checkpointer)
+    checkpoints.came_up()
     write_json(
         run_dir.address, {"host": socket.gethostname(), "port": port, "started": time.time()}
     )
@@ -76,6 +77,7 @@ def _watch(
         infos = client_lib.table_infos(client)
         if infos is not None:
             if not checkpoints.is_loaded(infos):
+                heartbeat.close("stopped")
                 return supervision.RETRY
             _report(heartbeat, infos)
             inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
