@@ -67,6 +67,10 @@ class Checkpoints:
                 self._due = time.monotonic() + self._replay.checkpoint_seconds
         self._report_notes()
 
+    def came_up(self) -> None:
+        """Says that the server has been built: loading its checkpoint has not killed it."""
+        restore.loaded(self._run_dir)
+
     def is_loaded(self, infos: dict[str, Any]) -> bool:
         """Whether the server holds what its checkpoint promised; asked with its first answer.
 
@@ -75,7 +79,6 @@ class Checkpoints:
         copy, self._loading = self._loading, None
         if copy is None:
             return True
-        restore.loaded(self._run_dir)
         size, promised = infos[REPLAY].current_size, copy.manifest.items(REPLAY)
         if size >= promised:
             return True

@@ -43,11 +43,11 @@ def prepare(
     """
     infos = [offline.info_of(table) for table in tables]
     copy = history.recover()
-    loads = _loads(run_dir)
+    asked, loads = run_dir.repair.exists(), _loads(run_dir)
     if copy is not None and loads >= _LOADS:
         history.discard(copy, f"the server died {loads} times while it loaded it")
         copy, loads = history.recover(), 0
-    if copy is not None and (run_dir.repair.exists() or loads == 1):
+    if copy is not None and (asked or loads == 1):
         copy = _repaired(run_dir, history, copy, heartbeat)
     if copy is None and replay.seed_from:
         copy = seed.make(run_dir, history, replay, infos)
@@ -55,7 +55,8 @@ def prepare(
         copy = history.install(_conformed(history, copy, infos))
     elif history.notes or _had_checkpoint(run_dir):
         history.notes.append("no whole checkpoint of the replay is left: it starts empty")
-    run_dir.repair.unlink(missing_ok=True)
+    if asked:  # one that came meanwhile speaks of what the server has yet to load
+        run_dir.repair.unlink(missing_ok=True)
     _note_loads(run_dir, loads + 1 if copy else 0)
     for note in history.notes:
         logging.error("recovering the replay: %s", note)
@@ -66,7 +67,7 @@ def prepare(
 
 
 def loaded(run_dir: RunDir) -> None:
-    """Says that the server has come up with its checkpoint."""
+    """Says that the server has survived loading its checkpoint."""
     _note_loads(run_dir, 0)
 
 

@@ -21,7 +21,7 @@ from sactory.specs import Specs
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
-_REPAIR_SECONDS = 120.0
+_REPAIR_SECONDS = 300.0
 _FINAL_SAVE_SECONDS = 600.0
 
 
@@ -40,6 +40,7 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: G
     all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
     checkpoints.prepare(all_tables)
     server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=checkpoints.checkpointer)
+    checkpoints.came_up()
     gate.start()
     client = reverb.Client(f"127.0.0.1:{gate.reverb_port}")
     try:
@@ -66,6 +67,7 @@ def _watch(
         infos = client_lib.table_infos(client)
         if infos is not None:
             if not checkpoints.is_loaded(infos):
+                heartbeat.close("stopped")
                 return supervision.RETRY
             _report(heartbeat, infos)
             heartbeat.update(**watch.fields(infos, time.monotonic()))
