@@ -27,6 +27,7 @@ from reverb.cc import schema_pb2
 from reverb.cc.checkpointing import checkpoint_pb2
 
 from sactory.errors import UserError
+from sactory.tables import REPLAY, identity
 
 TABLES, ITEMS, CHUNKS, DONE = "tables.tfrecord", "items.tfrecord", "chunks.tfrecord", "DONE"
 FILES = (TABLES, ITEMS, CHUNKS, DONE)
@@ -208,7 +209,12 @@ def conform(source: Path, infos: Iterable[Any]) -> tuple[list[str], Callable[[Pa
     wanted = {info.name: info for info in infos}
     tables, changes = [], []
     overflow: Counter[str] = Counter()
-    for old in read_tables(source):
+    found = read_tables(source)
+    # Another run's weights, state and reports would pass for this run's: its end, say.
+    is_fork = any(
+        t.table_name not in wanted and t.table_name.startswith(identity("")) for t in found
+    )
+    for old in found:
         name = old.table_name
         if name not in wanted:
             changes.append(f"table {name} is gone")
@@ -218,6 +224,9 @@ def conform(source: Path, infos: Iterable[Any]) -> tuple[list[str], Callable[[Pa
         if new != old:
             changes.append(f"table {name}: {_difference(old, new)}")
         overflow[name] = max(0, items_in(old) - new.max_size)
+        if is_fork and name != REPLAY:
+            changes.append(f"table {name}: emptied")
+            overflow[name] = items_in(old)
         tables.append(new)
 
     def keep(item: Any) -> bool:
