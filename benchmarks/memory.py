@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import psutil
 
 from benchmarks.chaos.subject import ROOT, Subject
 from sactory.errors import UserError
-from sactory.flags import Flags, print_error
+from sactory.flags import Flags, run_script
 from sactory.run_dir import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "memory.json"
@@ -112,8 +111,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as e:
-        print_error(str(e))
-        sys.exit(2)
+    run_script(main)

@@ -14,7 +14,6 @@ import os
 import queue
 import signal
 import statistics
-import sys
 import threading
 import time
 from pathlib import Path
@@ -23,8 +22,7 @@ from typing import Any
 from benchmarks.chaos import counted_env
 from benchmarks.chaos.invariants import Observer
 from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Subject, kill
-from sactory.errors import UserError
-from sactory.flags import Flags, print_error
+from sactory.flags import Flags, run_script
 from sactory.metrics import read_log
 from sactory.run_dir import read_json, write_json
 
@@ -212,8 +210,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as e:
-        print_error(str(e))
-        sys.exit(2)
+    run_script(main)

@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from benchmarks.chaos import faults
 from benchmarks.chaos.invariants import Observer
 from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Subject, median
 from sactory.errors import UserError
-from sactory.flags import Flags, print_error
+from sactory.flags import Flags, run_script
 from sactory.run_dir import read_json, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "chaos.json"
@@ -194,8 +193,4 @@ def _soak_and_report(place: Path, minutes: float, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as e:
-        print_error(str(e))
-        sys.exit(2)
+    run_script(main)
