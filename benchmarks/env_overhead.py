@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from sactory import envs, settings
+from sactory import envs, quiet, settings
 from sactory.flags import Flags, run_script
 
 TASKS = "cartpole_swingup,cheetah_run,walker_walk,humanoid_run,quadruped_walk,finger_turn_easy"
@@ -79,4 +79,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    quiet.set_environment()
     run_script(main)
