@@ -51,9 +51,10 @@ def replay(client):
     return infos[tables.REPLAY]
 
 
-def saved(run_dir):
-    """Whether the server that lives now has reported a checkpoint of 40 rows."""
-    return (read_json(run_dir.status("replay_server")) or {}).get("checkpoint_rows", 0) >= 40
+def told(run_dir, **wanted):
+    """Whether the server's heartbeat says so; it comes once a second."""
+    beat = read_json(run_dir.status("replay_server")) or {}
+    return all(beat.get(key) == value for key, value in wanted.items())
 
 
 def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir, serve):
@@ -75,8 +76,8 @@ def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir
     assert replay(client).current_size == 40
     assert replay(client).rate_limiter_info.insert_stats.completed == 41
     assert not run_dir.repair.exists()
-    assert wait_for(lambda: saved(run_dir), Stop(), timeout=60)
-    assert read_json(run_dir.status("replay_server"))["repaired_items"] == 1
+    repaired = {"repaired_items": 1, "checkpoint_rows": 40, "pid": second.pid}
+    assert wait_for(lambda: told(run_dir, **repaired), Stop(), timeout=60)
     second.kill()
     second.communicate(timeout=60)
     _, client = serve()
