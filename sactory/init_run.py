@@ -102,6 +102,9 @@ def init(
         _compare(run_dir, checked, origin)
         return False
     _check_writable(run_dir.root)
+    seed = checked.get(settings.Replay).seed_from
+    if seed is not None and not Path(seed).exists():
+        raise UserError(f"replay.seed_from = '{seed}': there is no such file or directory")
     if origin is not None:
         origin.check_settings(checked)
         origin.make_importable()

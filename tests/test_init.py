@@ -183,6 +183,11 @@ def test_an_unknown_task_names_near_ones():
     assert "make" in refuse("run", ["envs.load.name = 'python:toy_of_test_init:mak'"])
 
 
+def test_a_seed_that_is_not_there(here):
+    message = refuse("run", [*toy(), f"replay.seed_from = '{here}/demos.npz'"])
+    assert f"replay.seed_from = '{here}/demos.npz': there is no such file" in message
+
+
 def test_run_directories_that_can_not_be_used(here):
     (here / "file").write_text("mine")
     assert "is a file: a directory is wanted" in refuse("file", toy())
