@@ -138,7 +138,7 @@ def test_another_user_of_the_host_gets_no_connection(run_dir, open_gate):
 @isolated_only
 @root_only
 def test_a_user_without_rights_is_isolated_too(run_dir, open_gate, tmp_path):
-    for path in (tmp_path, *tmp_path.parents[:2]):  # pytest keeps them to its own user
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):  # pytest keeps them to its own user
         path.chmod(0o711)
     for path in (run_dir.root, *run_dir.root.rglob("*")):
         os.chown(path, NOBODY, NOBODY)

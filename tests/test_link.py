@@ -29,6 +29,13 @@ def make_link(run_dir):
     return Link(run_dir, lambda target: True)
 
 
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def dial(link):
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(20)
@@ -86,10 +93,12 @@ def test_a_connection_is_held_until_the_server_is_there_and_follows_it(tmp_path)
 def test_a_connection_that_was_given_up_is_not_taken_to_the_server(tmp_path):
     run_dir = RunDir(tmp_path)
     link = make_link(run_dir)
-    dial(link).close()
-    waiting = dial(link)
+    given_up = dial(link)
+    until(lambda: link.problem)  # it is being held
+    given_up.close()
+    until(lambda: not link._tasks)
     with server(run_dir, tmp_path / "a", b"x ") as connections:
-        assert hears(waiting, b"x early ")
+        assert hears(dial(link), b"x early ")
         assert len(connections) == 1
 
 
