@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shutil
 import socket
 import sys
 import time
@@ -31,19 +32,15 @@ SMALL = ["run.max_env_steps = 3000", "collect.Worker.random_steps = 100"]
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """One init serves all tests: they get copies of its files."""
+    """One init serves all tests: they get copies of its directory."""
     run_dir = RunDir(tmp_path_factory.mktemp("amend") / "R")
     init_run.init(run_dir, "configs/debug.gin", SMALL)
-    return {p.name: p.read_text() for p in run_dir.root.iterdir()}
+    return run_dir.root
 
 
 @pytest.fixture
 def run_dir(tmp_path, frozen):
-    run_dir = RunDir(tmp_path / "R")
-    run_dir.root.mkdir()
-    for name, text in frozen.items():
-        (run_dir.root / name).write_text(text)
-    return run_dir
+    return RunDir(shutil.copytree(frozen, tmp_path / "R"))
 
 
 def number(run_dir: RunDir, cls):
