@@ -10,9 +10,11 @@ RUN_DIR =
 SET =
 # Further words for the tool that a target runs, for example make test ARGS="-k rows -x".
 ARGS =
+# How long `make chaos` hurts a run.
+MINUTES = 20
 export CONFIG RUN_DIR SET
 
-.PHONY: help setup run test test-all lint format types bench lock clean
+.PHONY: help setup run test test-all lint format types bench chaos lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +26,7 @@ help:
 	@echo 'make format    mend style and format'
 	@echo 'make types     check types'
 	@echo 'make bench     run the benchmarks'
+	@echo 'make chaos     hurt a run for MINUTES=20 and check that nothing is lost'
 	@echo 'make lock      resolve setup.py anew into requirements.lock (ARGS=--upgrade) and conda_env.yml'
 	@echo 'make clean     remove .venv and what the tools left; runs/ stays'
 
@@ -54,6 +57,9 @@ types: setup
 bench: setup
 	@for script in benchmarks/env_overhead.py benchmarks/learner.py; do \
 		echo "== $$script"; python "$$script" $(ARGS) || exit; done
+
+chaos: setup
+	@python -m benchmarks.chaos.soak --minutes=$(MINUTES) $(ARGS)
 
 lock: setup
 	@python .ci/lock.py $(ARGS)

@@ -24,6 +24,8 @@ REQUIREMENTS = [
     "dm_control==1.0.34; python_version < '3.10'",
     "mujoco==3.3.7; python_version < '3.10'",  # the last one with a wheel for Python 3.9
     "absl-py>=2.1",
+    "cramjam>=2.8",  # Snappy, in which Reverb's checkpoints hold their tensors
+    "cryptography>=45",
     "dm-env>=1.6",
     "imageio>=2.37,<3",
     "imageio-ffmpeg>=0.6",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from sactory import envs, quiet, settings
-from sactory.errors import UserError
-from sactory.flags import Flags, print_error
+from sactory.flags import Flags, run_script
 
 TASKS = "cartpole_swingup,cheetah_run,walker_walk,humanoid_run,quadruped_walk,finger_turn_easy"
 SEED = 1
@@ -82,8 +80,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     quiet.set_environment()
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as e:
-        print_error(str(e))
-        sys.exit(2)
+    run_script(main)

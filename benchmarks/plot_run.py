@@ -7,11 +7,10 @@ Needs matplotlib, which Sactory itself doesn't: `pip install matplotlib`.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from sactory.errors import UserError
-from sactory.flags import Flags, print_error
+from sactory.flags import Flags, run_script
 from sactory.metrics import read_log
 from sactory.run_dir import RunDir, read_json
 
@@ -70,8 +69,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except UserError as e:
-        print_error(str(e))
-        sys.exit(2)
+    run_script(main)

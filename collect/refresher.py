@@ -30,7 +30,6 @@ class Refresher:
 
     Attributes:
         state: What the trainer published last, or None before it did.
-        client: The replay server's client; another object after the server moved.
         is_done: Whether the run has reached its end.
         error: Why the thread gave up, or None.
     """
@@ -45,19 +44,18 @@ class Refresher:
         segment_length: int,
     ):
         self.state: progress.RunState | None = None
-        self.client = client
         self.error: Exception | None = None
         self.is_done = False
         self._run_dir, self._stop, self._worker = run_dir, stop, worker
+        self._client, self._watchdog = client, client_lib.Watchdog(client, run_dir)
         self._seconds, self._segment_length = seconds, segment_length
-        self._address = client_lib.address_of(run_dir)
         self._incarnation = time.time_ns()  # unlike any other start of this worker
         self._rows = self._env_steps = self._reported = 0
         self._episodes: deque[progress.Episode] = deque()
         self._run_rows, self._rows_then = 0, 0
         self._version: weights.Version | None = None
         self._fetched: tuple[weights.Version, np.ndarray] | None = None
-        self._answered = self._state_changed = time.monotonic()
+        self._state_changed = time.monotonic()
         self._thread = threading.Thread(target=self._loop, name="refresher", daemon=True)
 
     def start(self) -> None:
@@ -105,26 +103,18 @@ class Refresher:
 
     def report_now(self) -> None:
         """Sends the last totals, within a time limit: a lost server must not hold up the end."""
-        last = threading.Thread(target=self._last_report, daemon=True)
-        last.start()
-        last.join(_LAST_REPORT_SECONDS)
-
-    def _last_report(self) -> None:
         with contextlib.suppress(RuntimeError):
-            if client_lib.table_infos(self.client, self._run_dir) is not None:
-                self._report()
+            if client_lib.table_infos(self._client, self._run_dir) is not None:
+                client_lib.within(_LAST_REPORT_SECONDS, self._report)
 
     def _round(self) -> None:
-        infos = client_lib.table_infos(self.client, self._run_dir)
-        if infos is None:
-            self.is_done = self._run_dir.is_done
-            self._look_again()
-            return
-        self._answered = time.monotonic()
         self.is_done = self._run_dir.is_done
+        infos = self._watchdog.infos()
+        if infos is None:
+            return
         rows_now = self._rows
         self._report()
-        for message in client_lib.take_json(self.client, STATE, infos):
+        for message in client_lib.take_json(self._client, STATE, infos):
             state = progress.RunState.from_json(message)
             if self.state is None or state.time > self.state.time:  # not one of a restored server
                 self.state, self._state_changed = state, time.monotonic()
@@ -145,22 +135,13 @@ class Refresher:
             return
         rows, steps, episodes = self._rows, self._env_steps, list(self._episodes)
         record = progress.report(self._worker, self._incarnation, rows, steps, episodes)
-        client_lib.put_json(self.client, PROGRESS, record)
+        client_lib.put_json(self._client, PROGRESS, record)
         self._reported = rows
         for _ in range(len(episodes) - _EPISODES_KEPT):
             self._episodes.popleft()
 
     def _fetch(self, infos: dict) -> None:
-        found = weights.latest(self.client, infos)
+        found = weights.latest(self._client, infos)
         if found is not None and found[0].supersedes(self._version):
             self._version = found[0]
             self._fetched = found
-
-    def _look_again(self) -> None:
-        """Follows a server that came back under another address."""
-        address = client_lib.address_of(self._run_dir)
-        if address is not None and address != self._address:
-            logging.info("the replay server moved to %s", address)
-            self.client, self._address = reverb.Client(address), address
-        if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
-            raise client_lib.ServerGoneError("the replay server has been silent for too long")

@@ -16,7 +16,6 @@ from collect.adder import NStepAdder
 from collect.refresher import Refresher
 from collect.slot import Slot
 from collect.writer import SegmentWriter
-from sactory import client as client_lib
 from sactory import policies, progress, settings, supervision, weights
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
@@ -72,7 +71,6 @@ class Worker:
             self._slots.append(Slot(env, specs, adder, self._observations[i]))
         self._specs = specs
         self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)
-        self._client = client
         self._refresher = Refresher(
             run_dir,
             client,
@@ -110,7 +108,8 @@ class Worker:
                 self._hold()
             except RuntimeError as e:  # a writer that has failed once never works again
                 logging.warning("the writer failed: %s", e)
-                self._reconnect()
+                self._stop.wait(_HOLD_SECONDS)
+                self._writer.reopen()
             self._tell()
         return self._end()
 
@@ -189,23 +188,11 @@ class Worker:
         self._refresher.count(count, count * self._specs.env["action_repeat"])
 
     def _hold(self) -> None:
-        """Waits while the server holds inserts back or is away, and follows it when it moved."""
+        """Waits while the server holds inserts back or is away."""
         began = time.perf_counter()
         while not self._writer.has_room(_HOLD_SECONDS) and not self._over():
             self._heartbeat.update(state="waiting for room in the replay")
-            self._follow()
         self._seconds["writer"] += time.perf_counter() - began
-
-    def _reconnect(self) -> None:
-        client = client_lib.connect(self._run_dir, self._stop.event)
-        if client is not None:
-            self._client = client
-            self._writer.reopen(client)
-
-    def _follow(self) -> None:
-        if self._refresher.client is not self._client:
-            self._client = self._refresher.client
-            self._writer.reopen(self._client)
 
     def _tell(self) -> None:
         """Updates the heartbeat about once a second."""

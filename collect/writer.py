@@ -6,11 +6,8 @@ import numpy as np
 import reverb
 from absl import logging
 
-from sactory.tables import MAX_IN_FLIGHT_ITEMS, REPLAY
+from sactory.tables import CHUNK_ROWS, MAX_IN_FLIGHT_ITEMS, REPLAY
 
-# Rows per chunk. A whole chunk travels with each sample, so larger ones make sampling dearer (16
-# rows: twice the trainer's cost of 4), smaller ones need more memory in the server.
-_CHUNK_ROWS = 4
 _ASK_EVERY_ITEMS = 4
 
 
@@ -34,7 +31,7 @@ class SegmentWriter:
         self._writer = self._open()
 
     def _open(self) -> reverb.TrajectoryWriter:
-        chunk = max(1, _CHUNK_ROWS // len(self._segment))
+        chunk = max(1, CHUNK_ROWS // len(self._segment))
         writer = self._client.trajectory_writer(num_keep_alive_refs=chunk, validate_items=True)
         writer.configure((0,), num_keep_alive_refs=chunk, max_chunk_length=chunk)
         return writer
@@ -74,8 +71,8 @@ class SegmentWriter:
             return False
         return True
 
-    def reopen(self, client: reverb.Client) -> None:
-        """Starts anew with another server; segments that weren't confirmed are lost."""
+    def reopen(self) -> None:
+        """Starts anew; segments that weren't confirmed are lost."""
         logging.warning("opening a new writer: what the old one had not confirmed is lost")
-        self._client, self._unasked = client, 0
+        self._unasked = 0
         self._writer = self._open()

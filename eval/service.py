@@ -13,7 +13,7 @@ from absl import logging
 
 from eval.evaluator import Evaluator, Score
 from eval.video import Film
-from sactory import policies, settings, supervision
+from sactory import policies, retention, settings, supervision
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
@@ -114,6 +114,7 @@ class Service:
                 with Film(self._run_dir.video(export.env_steps), self._settings) as video:
                     score = self._evaluator.score(actor, video)
                 logging.info("filmed %s", video.path)
+                retention.apply(self._run_dir, settings.Run())
                 return score
             except (UserError, RuntimeError, OSError) as e:
                 logging.warning("no videos: %s", e)

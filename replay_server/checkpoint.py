@@ -7,51 +7,111 @@ while it copies; so the root holds nothing else and the interval grows with the 
 from __future__ import annotations
 
 import os
-import shutil
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import reverb
 from absl import logging
 from reverb.platform import checkpointers_lib
 
+from replay_server import offline, restore
+from replay_server.history import SAVED, Copy, History
+from sactory import settings
+from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, fsync_path
+from sactory.tables import REPLAY
 
 # A save may take at most a fiftieth of the time between two.
 _DURATION_FACTOR = 50
+# The last save before the end is started only if this many times the last one's duration is left.
+_SAFETY = 1.5
 
 
 class Checkpoints:
-    """Saves the tables on a schedule: first at once, then at intervals.
+    """Saves the tables on a schedule, and finds what a server starts from.
+
+    Attributes:
+        checkpointer: For `reverb.Server`.
 
     Args:
         run_dir: The run.
-        interval: Seconds between the end of one save and the start of the next, at least.
+        replay: Its settings.
+        heartbeat: Where checkpoints, recoveries and repairs are reported.
     """
 
-    def __init__(self, run_dir: RunDir, interval: float):
+    def __init__(self, run_dir: RunDir, replay: settings.Replay, heartbeat: Heartbeat):
         # Reverb names checkpoints by local time and keeps the one that sorts last.
         os.environ["TZ"] = "UTC"
         time.tzset()
-        run_dir.replay_checkpoints.mkdir(parents=True, exist_ok=True)
+        self._run_dir, self._replay, self._heartbeat = run_dir, replay, heartbeat
+        self._history = History(run_dir, replay.keep_checkpoints)
         self.checkpointer = checkpointers_lib.DefaultCheckpointer(
             path=str(run_dir.replay_checkpoints)
         )
-        self._root = run_dir.replay_checkpoints
-        self._remove_partial()
-        self._interval = interval
         self._due = 0.0
+        self._duration = 0.0
+        self._loading: Copy | None = None
 
-    def _remove_partial(self) -> None:
-        """Frees the space of saves that were cut off; Reverb would never read them."""
-        for path in self._root.iterdir():
-            if path.is_dir() and not (path / "DONE").exists():
-                shutil.rmtree(path, ignore_errors=True)
+    def prepare(self, tables: list[Any]) -> None:
+        """Leaves in Reverb's root what a server with these tables shall start from."""
+        self._heartbeat.update(state="restoring", recovered=[])
+        copy = restore.prepare(self._run_dir, self._history, self._replay, tables, self._heartbeat)
+        self._loading = copy
+        if copy is None:
+            self._heartbeat.update(checkpoint_time=None, checkpoint_seconds=None)
+        else:
+            self._report(copy)
+            if copy.manifest.origin == SAVED:  # the warm-up is over, and nothing new to save
+                self._due = time.monotonic() + self._replay.checkpoint_seconds
+        self._report_notes()
+
+    def came_up(self) -> None:
+        """Says that the server has been built: loading its checkpoint has not killed it."""
+        restore.loaded(self._run_dir)
+
+    def is_loaded(self, infos: dict[str, Any]) -> bool:
+        """Whether the server holds what its checkpoint promised; asked with its first answer.
+
+        If it doesn't, that checkpoint goes to quarantine and the next start takes an older one.
+        """
+        copy, self._loading = self._loading, None
+        if copy is None:
+            return True
+        size, promised = infos[REPLAY].current_size, copy.manifest.items(REPLAY)
+        if size >= promised:
+            return True
+        self._history.discard(copy, f"the server made {size} of its {promised} items")
+        self._report_notes()
+        logging.error("the server came up with %d of %d items", size, promised)
+        return False
 
     def save_if_due(self, client: reverb.Client) -> None:
         """Saves if the interval is over."""
         if time.monotonic() >= self._due:
             self.save(client)
+
+    def save_last(self, client: reverb.Client, left: float) -> bool:
+        """Saves before the end, if the time suffices.
+
+        Args:
+            client: The server.
+            left: Seconds until the process is killed.
+        """
+        if left < _SAFETY * self._duration:
+            logging.warning(
+                "no last checkpoint: the one before took %.0f s, %.0f s are left",
+                self._duration,
+                left,
+            )
+            return False
+        thread = threading.Thread(target=self.save, args=(client,), daemon=True, name="last save")
+        thread.start()
+        thread.join(left)
+        if thread.is_alive():
+            logging.error("the last checkpoint was not done within %.0f s", left)
+        return not thread.is_alive()
 
     def save(self, client: reverb.Client) -> bool:
         """Saves now and makes the checkpoint durable.
@@ -61,19 +121,38 @@ class Checkpoints:
         """
         began = time.monotonic()
         try:
+            self._history.sweep()
             path = Path(client.checkpoint())
-            if not (path / "DONE").exists():
+            if not (path / offline.DONE).exists():
                 raise OSError(f"{path} has no DONE file")
             for name in os.listdir(path):
                 fsync_path(path / name)
             fsync_path(path)
             fsync_path(path.parent)
+            copy = self._history.add(path, time.monotonic() - began)
         except Exception as e:  # Reverb turns a full disk into an IndexError, for one
             logging.error("the replay checkpoint failed, the previous one stays: %s", e)
-            self._remove_partial()
-            self._due = time.monotonic() + self._interval
+            self._history.remove_partial()
+            self._due = time.monotonic() + self._replay.checkpoint_seconds
             return False
+        finally:
+            self._report_notes()
         duration = time.monotonic() - began
-        self._due = time.monotonic() + max(self._interval, _DURATION_FACTOR * duration)
+        self._due = time.monotonic() + max(
+            self._replay.checkpoint_seconds, _DURATION_FACTOR * duration
+        )
+        self._report(copy)
         logging.info("replay checkpoint %s in %.1f s", path.name, duration)
         return True
+
+    def _report(self, copy: Copy) -> None:
+        manifest = copy.manifest
+        self._duration = manifest.duration
+        self._heartbeat.update(
+            checkpoint_time=manifest.time,
+            checkpoint_seconds=round(manifest.duration, 2),
+            checkpoint_rows=manifest.items(REPLAY) * self._replay.segment_length,
+        )
+
+    def _report_notes(self) -> None:
+        self._heartbeat.update(recovered=list(self._history.notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from replay_server.gate import open_gate
 from sactory import config, cpus, settings, supervision
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
@@ -14,6 +15,7 @@ def main(argv: list[str]) -> int:
         "replay-server", "Owns the Reverb tables of a run. It needs the run directory only."
     )
     flags.string("run_dir", None, "the run directory", required=True)
+    flags.boolean("insecure_listen", False, "open Reverb's port to everybody, without login")
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()
     if run_dir.is_done:
@@ -24,11 +26,12 @@ def main(argv: list[str]) -> int:
         f"another replay server already serves {run_dir}: stop it with "
         f"`sactory stop --run_dir {run_dir}`",
     )
-    stop = supervision.start_signal_thread()
     config.load(run_dir)
+    gate = open_gate(run_dir, args.insecure_listen)  # while this process has one thread
+    stop = supervision.start_signal_thread()
     cpus.claim("replay_server", settings.ReplayServer().cpus)
-    heartbeat = Heartbeat(run_dir, "replay_server")
+    heartbeat = Heartbeat(run_dir, "replay_server", access=gate.access)
 
     from replay_server.server import serve
 
-    return serve(run_dir, stop, heartbeat)
+    return serve(run_dir, stop, heartbeat, gate)

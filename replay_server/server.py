@@ -1,63 +1,53 @@
-"""The life of the replay server: tables, address, checkpoints, end.
+"""The life of the replay server: tables, checkpoints, end.
 
 The main thread never enters `server.wait()`: a signal would not be seen there.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 
-import portpicker
 import reverb
-from absl import logging
 
 from replay_server.checkpoint import Checkpoints
+from replay_server.gate import Gate
+from replay_server.table_watch import TableWatch
 from sactory import client as client_lib
 from sactory import settings, supervision, tables
-from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs
 
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
+_REPAIR_SECONDS = 300.0
+_FINAL_SAVE_SECONDS = 600.0
 
 
-def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
+def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: Gate) -> int:
     """Serves until the run is done or `stop` is set.
 
     Returns:
         The exit code: 0 when the run is done, `RETRY` after a signal.
-
-    Raises:
-        UserError: The port is taken.
     """
     replay = settings.Replay()
     limits = tables.replay_limits(
         replay, settings.Learner(), settings.Worker(), settings.Run().num_collectors
     )
     row = Specs.load(run_dir).row
-    port = choose_port(settings.ReplayServer().port, run_dir)
-    checkpoints = Checkpoints(run_dir, replay.checkpoint_seconds)
-    server = reverb.Server(
-        tables.build_tables(row, limits, replay.segment_length, run_dir.run_id),
-        port=port,
-        checkpointer=checkpoints.checkpointer,
-    )
-    write_json(
-        run_dir.address, {"host": socket.gethostname(), "port": port, "started": time.time()}
-    )
-    logging.warning(
-        "port %d takes connections from every interface without login: keep it off open networks",
-        port,
-    )
-    client = reverb.Client(f"127.0.0.1:{port}")
+    checkpoints = Checkpoints(run_dir, replay, heartbeat)
+    all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
+    checkpoints.prepare(all_tables)
+    server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=checkpoints.checkpointer)
+    checkpoints.came_up()
+    gate.start()
+    client = reverb.Client(f"127.0.0.1:{gate.reverb_port}")
     try:
         return _watch(run_dir, stop, heartbeat, client, checkpoints, limits)
     finally:
         server.stop()
+        gate.close()
 
 
 def _watch(
@@ -70,19 +60,35 @@ def _watch(
 ) -> int:
     """Reports and saves until the end; then saves once more."""
     farewell = None
+    watch, running = TableWatch(), time.monotonic()
+    client.reset(tables.STATE)  # a checkpoint may hold the stop of an end that an amendment undid
     while not stop.wait(_TICK_SECONDS):
+        running = time.monotonic()
         infos = client_lib.table_infos(client)
         if infos is not None:
+            if not checkpoints.is_loaded(infos):
+                heartbeat.close("stopped")
+                return supervision.RETRY
             _report(heartbeat, infos)
-            if infos[tables.REPLAY].current_size >= limits.min_size:
+            heartbeat.update(**watch.fields(infos, time.monotonic()))
+            inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
+            if inserts >= limits.min_size:
                 checkpoints.save_if_due(client)
+        if run_dir.repair.exists():
+            heartbeat.update(state="saving for a repair")
+            checkpoints.save_last(client, _REPAIR_SECONDS)
+            heartbeat.close("stopped")
+            return supervision.RETRY
         if run_dir.is_done:
             farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
             if not _anyone_left(run_dir) or time.monotonic() > farewell:
                 break
     heartbeat.update(state="saving")
     if settings.ReplayServer().checkpoint_on_exit:
-        checkpoints.save(client)
+        # A save may have been under way when the signal came: the time counts from before it.
+        spent = time.monotonic() - running
+        left = supervision.grace_seconds() - spent if stop.is_set() else _FINAL_SAVE_SECONDS
+        checkpoints.save_last(client, left)
     heartbeat.close("done" if run_dir.is_done else "stopped")
     return supervision.OK if run_dir.is_done else supervision.RETRY
 
@@ -114,40 +120,3 @@ def _anyone_left(run_dir: RunDir) -> bool:
         ):
             return True
     return False
-
-
-def choose_port(wanted: int, run_dir: RunDir) -> int:
-    """The port to listen on.
-
-    A restarted server takes its old port again if it can, for clients reconnect by themselves to
-    the address they know.
-
-    Raises:
-        UserError: `wanted` is taken.
-    """
-    if wanted:
-        if not _is_free(wanted):
-            raise UserError(
-                f"replay_server.port = {wanted} is in use on this host: "
-                "choose another, or 0 for a free one"
-            )
-        return wanted
-    previous = (read_json(run_dir.address) or {}).get("port")
-    if previous and _is_free(previous):
-        return previous
-    return portpicker.pick_unused_port()
-
-
-def _is_free(port: int) -> bool:
-    """Reverb itself binds with SO_REUSEPORT and would share the port in silence."""
-    family, host = (
-        (socket.AF_INET6, "::") if socket.has_dualstack_ipv6() else (socket.AF_INET, "0.0.0.0")
-    )
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError:
-            return False
-    return True

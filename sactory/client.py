@@ -1,40 +1,58 @@
 """Talking to the replay server: finding it, waiting for it, and small messages in its tables.
 
-Blocking Reverb calls can't be interrupted, so everything here asks `server_info` with a time-out
-first and only then reads what is known to be there.
+Blocking Reverb calls can't be interrupted, so everything here has a time limit.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import reverb
 from absl import logging
 
 from sactory import supervision, tables
-from sactory.run_dir import RunDir, read_json
+from sactory.link import Link
+from sactory.run_dir import RunDir
 
 PROBE_SECONDS = 2  # whole ones
 PATIENCE_SECONDS = 600.0
+_CALL_SECONDS = 20.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+_T = TypeVar("_T")
+_links: dict[Path, Link] = {}
+_links_lock = threading.Lock()
 
 
 class ServerGoneError(Exception):
     """The replay server didn't answer within the patience: restart and look again."""
 
 
-def address_of(run_dir: RunDir) -> str | None:
-    """`host:port` of the run's replay server, or None before it first started."""
-    address = read_json(run_dir.address)
-    if address is None:
-        return None
-    host = "127.0.0.1" if address["host"] == socket.gethostname() else address["host"]
-    return f"{host}:{address['port']}"
+class CallTimeoutError(RuntimeError):
+    """A Reverb call took too long; Reverb's own errors are RuntimeErrors too."""
+
+
+def link(run_dir: RunDir) -> Link:
+    """This process's link to the run's server."""
+
+    def is_ours(target: str) -> bool:
+        return table_infos(reverb.Client(target), run_dir) is not None
+
+    with _links_lock:
+        if run_dir.root not in _links:
+            _links[run_dir.root] = Link(run_dir, is_ours)
+        return _links[run_dir.root]
+
+
+def target(run_dir: RunDir) -> str:
+    """The address of the run's server for Reverb's objects; it never changes in this process."""
+    return link(run_dir).target
 
 
 def table_infos(client: reverb.Client, run_dir: RunDir | None = None) -> dict[str, Any] | None:
@@ -42,7 +60,7 @@ def table_infos(client: reverb.Client, run_dir: RunDir | None = None) -> dict[st
 
     Args:
         client: The server to ask.
-        run_dir: Whose server it must be: an address may have passed to another run's.
+        run_dir: Whose server it must be.
 
     Returns:
         Information by table; None if the server doesn't answer in time or isn't this run's.
@@ -54,39 +72,97 @@ def table_infos(client: reverb.Client, run_dir: RunDir | None = None) -> dict[st
     return infos if run_dir is None or tables.identity(run_dir.run_id) in infos else None
 
 
+class Watchdog:
+    """Asks the run's server how it is, and gives up when it has been silent for too long.
+
+    Args:
+        client: The server.
+        run_dir: Whose it must be.
+        patience: Seconds.
+    """
+
+    def __init__(self, client: reverb.Client, run_dir: RunDir, patience: float = PATIENCE_SECONDS):
+        self._client, self._run_dir, self._patience = client, run_dir, patience
+        self._answered = time.monotonic()
+
+    def infos(self) -> dict[str, Any] | None:
+        """As `table_infos`.
+
+        Raises:
+            ServerGoneError: Nothing has answered for the patience.
+        """
+        infos = table_infos(self._client, self._run_dir)
+        if infos is not None:
+            self._answered = time.monotonic()
+        elif time.monotonic() - self._answered > self._patience:
+            raise gone(self._run_dir, self._patience)
+        return infos
+
+
+def gone(run_dir: RunDir, patience: float) -> ServerGoneError:
+    """The error that says why nothing answers."""
+    problem = link(run_dir).problem or "it doesn't answer"
+    return ServerGoneError(
+        f"no replay server of {run_dir} answered for {patience:.0f} s: {problem}"
+    )
+
+
 def connect(
     run_dir: RunDir, stop: threading.Event, patience: float = PATIENCE_SECONDS
 ) -> reverb.Client | None:
     """Waits for the run's replay server with back-off.
 
     Returns:
-        A client whose server has answered; None if `stop` was set or the run ended meanwhile.
+        A client whose server has answered, and which outlives the server's outages and moves; None
+        if `stop` was set or the run ended meanwhile.
 
     Raises:
         ServerGoneError: Nothing answered for `patience` seconds.
     """
-    found: list[tuple[str, reverb.Client]] = []
+    client = reverb.Client(target(run_dir))
 
     def answers() -> bool:
-        address = address_of(run_dir)
-        if address is not None:
-            if not found or found[0][0] != address:
-                found[:] = [(address, reverb.Client(address))]
-            if table_infos(found[0][1], run_dir) is not None:
-                return True
+        if table_infos(client, run_dir) is not None:
+            return True
         logging.log_every_n_seconds(logging.INFO, "waiting for the server of %s", 60, run_dir)
         return run_dir.is_done
 
     if not supervision.wait_for(answers, stop, patience, _FIRST_PAUSE, _LONGEST_PAUSE):
         if stop.is_set():
             return None
-        raise ServerGoneError(f"no replay server of {run_dir} answered for {patience:.0f} s")
-    return None if run_dir.is_done or not found else found[0][1]
+        raise gone(run_dir, patience)
+    return None if run_dir.is_done else client
+
+
+def within(seconds: float, call: Callable[[], _T]) -> _T:
+    """Runs a call that a lost server could hold for ever on a thread of its own.
+
+    Raises:
+        CallTimeoutError: It took longer; it may still go through later.
+    """
+    result: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except BaseException as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=run, name="call", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not result:
+        raise CallTimeoutError(f"the replay server didn't finish a call within {seconds:g} s")
+    return result[0]
 
 
 def put(client: reverb.Client, table: str, data: Iterable[np.ndarray]) -> None:
     """Inserts one item."""
-    client.insert(list(data), {table: 1.0})
+    item = list(data)
+    within(_CALL_SECONDS, lambda: client.insert(item, {table: 1.0}))
 
 
 def put_json(client: reverb.Client, table: str, value: Any) -> None:
@@ -100,7 +176,9 @@ def take(client: reverb.Client, table: str, infos: dict[str, Any] | None) -> lis
     size = infos[table].current_size if infos else 0
     if not size:
         return []
-    return [list(item[0].data) for item in client.sample(table, num_samples=size)]
+    # A server that has lost the items since would wait for others.
+    items = within(_CALL_SECONDS, lambda: list(client.sample(table, num_samples=size)))
+    return [list(item[0].data) for item in items]
 
 
 def take_json(client: reverb.Client, table: str, infos: dict[str, Any] | None) -> list[Any]:

@@ -20,6 +20,7 @@ from sactory.specs import Specs
 
 GB = 1e9
 BYTES_PER_ITEM = 800  # measured: what Reverb keeps beside an item's rows, chunks of 16 rows
+CHECKPOINT_BYTES_PER_ITEM = 60  # measured: what a checkpoint holds beside an item's rows
 BYTES_PER_PROGRAM = 0.5 * GB  # measured: TensorFlow and Reverb imported, a policy loaded
 FLOP_PER_CORE_SECOND = 50e9  # measured in whole updates of 256 x 256 networks
 UPDATE_SECONDS = 0.5e-3  # of one update beside its arithmetic
@@ -64,6 +65,8 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     cores = cores or len(os.sched_getaffinity(0))
     stored = min(replay.capacity, max_rows(run, env))  # rows
     replay_bytes = stored * (BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size)
+    per_row = CHECKPOINT_BYTES_PER_ITEM / replay.segment_length + 4.0 * specs.row.size
+    checkpoints = (replay.keep_checkpoints + 1) * stored * per_row  # one more is being written
     programs = 3 + run.num_collectors
     actor, critic = _parameters(config.get(settings.SacAgent), specs)
     flop = _update_flop(config, actor, critic)
@@ -74,12 +77,15 @@ def estimate(config: Config, specs: Specs, cores: int | None = None) -> Estimate
     if replay.mode == "sync" and replay.updates_per_row is not None:
         row_seconds = max(row_seconds, replay.updates_per_row * update_seconds)
     steps_per_second = env.action_repeat / row_seconds
+    disk_bytes = checkpoints + _other_files(config, actor, critic)
+    if run.max_disk_gb is not None:
+        disk_bytes = min(disk_bytes, max(run.max_disk_gb * GB, 2 * replay_bytes))
     random_seconds = worker.random_steps * ROW_SECONDS
     hours = random_seconds / 3600 + run.max_env_steps / steps_per_second / 3600
     return Estimate(
         replay_bytes=replay_bytes,
         memory_bytes=replay_bytes + programs * BYTES_PER_PROGRAM + 60.0 * actor + 60.0 * critic,
-        disk_bytes=2 * replay_bytes + _other_files(config, actor, critic),
+        disk_bytes=disk_bytes,
         update_flop=flop,
         steps_per_second=steps_per_second,
         hours=min(hours, run.max_hours or math.inf),
@@ -116,23 +122,26 @@ def _other_files(config: Config, actor: int, critic: int) -> float:
     # Of each kind; two more are under way, and older ones are thinned out.
     exports = run.keep_exports + 2 + run.max_env_steps // run.keep_exports_every_env_steps
     exports = min(exports, 2 + run.max_env_steps // evaluator.every_env_steps)
+    checkpoints = train.keep_checkpoints + 1
+    checkpoints += run.max_env_steps // train.keep_checkpoints_every_env_steps
     variables = 3 * actor + 4 * num_critics * critic  # with Adam's moments and the targets
     videos = 2 + run.max_env_steps // evaluator.video_every_env_steps if evaluator.video else 0
     return (
         2 * exports * (EXPORT_BYTES + 4.0 * actor)
-        + (train.keep_checkpoints + 1) * 4.0 * variables
+        + checkpoints * 4.0 * variables
         + videos * VIDEO_BYTES
         + LOG_BYTES
     )
 
 
-def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
+def check_fits(needs: Estimate, config: Config, directory: Path, held: float = 0.0) -> str:
     """Checks an estimate against this machine.
 
     Args:
         needs: The estimate.
         config: For the message: the setting that drives it.
         directory: Where the run directory will lie; it need not exist yet.
+        held: Bytes of disk that the run has taken already.
 
     Returns:
         The estimate and what is available, as lines to print.
@@ -140,21 +149,28 @@ def check_fits(needs: Estimate, config: Config, directory: Path) -> str:
     Raises:
         UserError: The run can't fit the memory or the disk.
     """
-    memory, disk = available_memory(), available_disk(directory)
-    run, capacity = config.get(settings.Run), config.get(settings.Replay).capacity
+    memory, disk = available_memory(), available_disk(directory) + held
+    run, replay = config.get(settings.Run), config.get(settings.Replay)
     cause = (
-        f"replay.capacity = {capacity} rows and run.max_env_steps = {run.max_env_steps} make a "
-        f"replay of {needs.replay_bytes / GB:.1f} GB, run.num_collectors = {run.num_collectors}"
+        f"replay.capacity = {replay.capacity} rows and run.max_env_steps = {run.max_env_steps} "
+        f"make a replay of {needs.replay_bytes / GB:.1f} GB, "
+        f"run.num_collectors = {run.num_collectors}"
     )
     if needs.memory_bytes > memory:
         raise UserError(
             f"the run needs about {needs.memory_bytes / GB:.1f} GB of memory, "
             f"{memory / GB:.1f} GB are available: {cause}"
         )
+    if run.max_disk_gb is not None and run.max_disk_gb * GB < 2 * needs.replay_bytes:
+        raise UserError(
+            f"run.max_disk_gb = {run.max_disk_gb:g} can't hold two checkpoints of the replay, "
+            f"{2 * needs.replay_bytes / GB:.1f} GB: {cause}"
+        )
     if needs.disk_bytes > disk:
         raise UserError(
-            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for two checkpoints of "
-            f"the replay, exports and logs, {disk / GB:.1f} GB are free at {directory}: {cause}"
+            f"the run needs about {needs.disk_bytes / GB:.1f} GB of disk for "
+            f"replay.keep_checkpoints = {replay.keep_checkpoints} of the replay, exports and logs, "
+            f"{disk / GB:.1f} GB are free at {directory}: {cause}"
         )
     return (
         f"memory  {needs.memory_bytes / GB:.1f} GB of {memory / GB:.1f} GB available "

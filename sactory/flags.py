@@ -6,11 +6,13 @@ absl's own `--help` lists every flag of every imported library; a user wants the
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from absl import flags as absl_flags
 
 from sactory.errors import UserError
+from sactory.supervision import USER_ERROR
 
 
 class Flags:
@@ -104,3 +106,15 @@ class Flags:
 def print_error(message: str) -> None:
     """Prints a user's mistake; the lines of a difference keep their breaks."""
     print(f"sactory: error: {message.strip()}", file=sys.stderr)
+
+
+def run_script(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Ends the process with what a script's `main` makes of the command line.
+
+    A user's mistake is one line and exit code 2.
+    """
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as e:
+        print_error(str(e))
+        sys.exit(USER_ERROR)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sactory import config as config_lib
-from sactory import estimate, provenance, quiet, settings
+from sactory import estimate, fork, provenance, quiet, settings, tls
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, whole_directory, write_atomic, write_json
@@ -29,21 +29,44 @@ from sactory.specs import ArraySpec, Specs
 def main(argv: list[str]) -> int:
     """The command line of `sactory init`."""
     flags = Flags("init", "Checks a configuration and freezes it into a run directory.")
-    flags.string("config", None, "configuration file, for example configs/sac.gin", required=True)
+    flags.string("config", None, "configuration file, for example configs/sac.gin")
     flags.string("run_dir", None, "run directory (runs/<task>/<run.name>/seed_<run.seed>)")
     flags.multi_string("set", [], "one binding, 'group.parameter = value'; may be repeated")
+    flags.string("from", None, "run to start from; its configuration is the default of --config")
+    flags.integer("step", None, "train step of the checkpoint to take --from there (the newest)")
+    flags.string("with", None, "what to take: weights, replay or replay,weights (weights)")
     args, _ = flags.parse(argv)
     overrides: list[str] = args.set
-    run_dir = RunDir(args.run_dir or default_run_dir(args.config, overrides))
-    if init(run_dir, args.config, overrides):
-        words = ["sactory", "run", args.config, "--run_dir", str(run_dir)]
-        words += [word for override in overrides for word in ("--set", override)]
+    origin = _origin(args)
+    config = args.config or str(origin.run_dir.config if origin else "")
+    run_dir = RunDir(args.run_dir or default_run_dir(config, overrides))
+    if init(run_dir, config, overrides, origin):
+        words = ["sactory", "run", *([] if origin else [config]), "--run_dir", str(run_dir)]
+        words += [w for override in overrides for w in ("--set", override) if not origin]
         print(f"{run_dir} is ready, start it with\n  {shlex.join(words)}")
     else:
         print(f"{run_dir} already holds this run: nothing to do, it resumes where it stopped")
         for warning in provenance.check_sources(run_dir):
             print(f"warning: {warning}")
     return 0
+
+
+def _origin(args: Any) -> fork.Origin | None:
+    """The run to start from, if the command line names one."""
+    where = getattr(args, "from")
+    if where is None:
+        for name in ("step", "with"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} needs --from: the run to start from")
+        if args.config is None:
+            raise UserError("--config is missing: `sactory init --config CONFIG`, or --from RUN")
+        return None
+    if args.run_dir is None:
+        raise UserError("--from needs --run_dir: the directory of the new run")
+    origin = fork.Origin.parse(where, args.step, getattr(args, "with"))
+    if RunDir(args.run_dir).root.resolve() == origin.run_dir.root.resolve():
+        raise UserError(f"--run_dir and --from are the same run, {origin.run_dir}: name a new one")
+    return origin
 
 
 def default_run_dir(config: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Path:
@@ -53,8 +76,19 @@ def default_run_dir(config: str | os.PathLike[str], overrides: Sequence[str] = (
     return Path("runs") / config_lib.task_slug(env.name) / run.name / f"seed_{run.seed}"
 
 
-def init(run_dir: RunDir, config: str | os.PathLike[str], overrides: Sequence[str] = ()) -> bool:
+def init(
+    run_dir: RunDir,
+    config: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    origin: fork.Origin | None = None,
+) -> bool:
     """Freezes a configuration into a run directory, and prints what the run will need.
+
+    Args:
+        run_dir: The run.
+        config: The configuration file.
+        overrides: The `--set` bindings.
+        origin: The run to start from; None: from new weights.
 
     Returns:
         True if the directory is new; False if it already holds a run with the same settings.
@@ -65,20 +99,28 @@ def init(run_dir: RunDir, config: str | os.PathLike[str], overrides: Sequence[st
     source = config_lib.resolve(config, overrides)
     checked = config_lib.check(source)
     if _holds_run(run_dir):
-        _compare(run_dir, checked)
+        _compare(run_dir, checked, origin)
         return False
     _check_writable(run_dir.root)
+    seed = checked.get(settings.Replay).seed_from
+    if seed is not None and not Path(seed).exists():
+        raise UserError(f"replay.seed_from = '{seed}': there is no such file or directory")
+    if origin is not None:
+        origin.check_settings(checked)
+        origin.make_importable()
     specs = _build_specs(checked)
+    if origin is not None:
+        origin.check_specs(specs)
     needs = estimate.estimate(checked, specs)
     print(estimate.check_fits(needs, checked, run_dir.root))
     text = source.text + _unbound_defaults(checked)
     record = provenance.record(text, os.fspath(config), list(overrides))
     record["estimate"] = vars(needs)
     try:
-        _freeze(run_dir, text, specs, record)
+        _freeze(run_dir, text, specs, record, origin)
     except OSError as e:
         if _holds_run(run_dir):  # another init was faster
-            _compare(run_dir, checked)
+            _compare(run_dir, checked, origin)
             return False
         raise UserError(f"{run_dir.root} can't be written: {e.strerror or e}") from e
     return True
@@ -105,13 +147,19 @@ def _holds_run(run_dir: RunDir) -> bool:
     return False
 
 
-def _compare(run_dir: RunDir, asked: config_lib.Config) -> None:
-    """Refuses settings that differ from the frozen ones; the message is their difference."""
+def _compare(run_dir: RunDir, asked: config_lib.Config, origin: fork.Origin | None = None) -> None:
+    """Refuses settings that differ from the frozen ones; the message is their difference.
+
+    An amended setting may be asked for as it was at first: the first command still resumes.
+    """
+    if origin is not None:
+        origin.check_same(run_dir)
+    at_first = provenance.before_amendments(run_dir)
     frozen = config_lib.check_text(run_dir.config.read_text("utf-8"), str(run_dir.config)).values
     changed = []
     for key in sorted({*frozen, *asked.values}):
         was, now = frozen.get(key, _ABSENT), asked.values.get(key, _ABSENT)
-        if was != now:
+        if was != now and at_first.get(key, _ABSENT) != now:
             changed += [f"- {key} = {was!r}"] if was is not _ABSENT else []
             changed += [f"+ {key} = {now!r}"] if now is not _ABSENT else []
     if changed:
@@ -199,7 +247,13 @@ def _unbound_defaults(checked: config_lib.Config) -> str:
     return "\n".join(["", "# Not bound above: defaults.", *unbound, ""]) if unbound else ""
 
 
-def _freeze(run_dir: RunDir, text: str, specs: Specs, record: dict[str, Any]) -> None:
+def _freeze(
+    run_dir: RunDir,
+    text: str,
+    specs: Specs,
+    record: dict[str, Any],
+    origin: fork.Origin | None,
+) -> None:
     """Writes the run directory, whole or not at all; it is private to its user (0700)."""
     root = run_dir.root.resolve()  # a link to an empty directory stays a link
     missing = [parent for parent in root.parents if not parent.exists()]
@@ -211,6 +265,9 @@ def _freeze(run_dir: RunDir, text: str, specs: Specs, record: dict[str, Any]) ->
             if specs.env.get("single_file"):
                 new.code.mkdir()
                 shutil.copy2(specs.env["file"], new.code)
+            tls.make_certificates(new.tls)
+            if origin is not None:
+                record["forked_from"] = origin.take(new)
             write_json(new.provenance, record)
     except BaseException:
         for parent in missing:  # the nearest first; one that is no longer empty stays

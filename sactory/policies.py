@@ -22,7 +22,7 @@ import numpy as np
 
 from sactory import metrics
 from sactory.errors import UserError
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, read_json, require_private, write_json
 
 GREEDY = "greedy"
 COLLECT = "collect"
@@ -168,10 +168,10 @@ def mark_overtaken(run_dir: RunDir, train_step: int, incarnation: int) -> list[s
     return sorted(marked)
 
 
-def file_hashes(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below `directory`, by relative path, the two JSON files left out."""
+def file_hashes(directory: Path, left_out: tuple[str, ...] = (META, OVERTAKEN)) -> dict[str, str]:
+    """SHA-256 of every file below `directory`, by relative path, some names left out."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
-    files = [p for p in files if p.name not in (META, OVERTAKEN)]
+    files = [p for p in files if p.name not in left_out]
     return {
         str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
@@ -182,8 +182,9 @@ def read_meta(path: Path) -> dict[str, Any]:
 
     Raises:
         CorruptExport: The files are not what was written.
-        UserError: Another version of Sactory wrote it.
+        UserError: Another version of Sactory wrote it, or somebody else could have.
     """
+    require_private(path)
     meta = read_json(path / META)
     if not isinstance(meta, dict):
         raise CorruptExport(f"the export {path} is corrupt: its {META} is missing or not JSON")
@@ -216,6 +217,7 @@ class Actor:
 
     Raises:
         CorruptExport: The files are not what was written.
+        UserError: Others can write to them.
     """
 
     def __init__(self, path: Path | str, seed: int = 0):

@@ -89,6 +89,14 @@ def check_sources(run_dir: RunDir) -> list[str]:
     return warnings + _check_env_source(run_dir)
 
 
+def before_amendments(run_dir: RunDir) -> dict[str, Any]:
+    """The values that amended settings had at first, by full name."""
+    values: dict[str, Any] = {}
+    for amendment in (read_json(run_dir.provenance) or {}).get("amendments", []):
+        values = {**{key: old for key, (old, _) in amendment["changes"].items()}, **values}
+    return values
+
+
 def _check_env_source(run_dir: RunDir) -> list[str]:
     """Whether a user's environment still has the hash that init recorded."""
     specs = read_json(run_dir.specs) or {}

@@ -1,7 +1,8 @@
-"""Which exported policies are kept, and how the others go.
+"""Which exports and videos are kept, how large a run may grow, and how the others go.
 
-Kept are the newest ones, one for each stretch of env steps, the best, and every one that the
-evaluator has not scored yet. Deciding needs only the run directory.
+Kept are the newest exports, one for each stretch of env steps, the best, and every one that the
+evaluator has not scored yet; the newest videos; and below a cap on the whole directory whatever
+`sactory.disk` lists, from the newest on. Deciding needs only the run directory.
 """
 
 from __future__ import annotations
@@ -12,37 +13,65 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from sactory import policies
+from absl import logging
+
+from sactory import disk, policies, settings
+from sactory.estimate import GB
 from sactory.run_dir import RunDir
 
 
-def prune(run_dir: RunDir, keep_last: int, keep_every_env_steps: int) -> list[str]:
-    """Removes old exports of both kinds.
+def apply(run_dir: RunDir, run: settings.Run) -> None:
+    """Applies every rule of a run; what can't be removed stays."""
+    going = by_rule(run_dir, run)
+    if run.max_disk_gb is not None:
+        further, left = disk.plan(run_dir, run.max_disk_gb * GB, going)
+        going += further
+        if left > run.max_disk_gb * GB:
+            logging.log_every_n_seconds(
+                logging.WARNING,
+                "the run holds %.2f GB, above run.max_disk_gb = %g: nothing more may go",
+                600,
+                left / GB,
+                run.max_disk_gb,
+            )
+    for path in (path for item in going for path in item.paths):
+        remove(path)
+
+
+def by_rule(run_dir: RunDir, run: settings.Run) -> list[disk.Item]:
+    """The exports and videos that the run no longer keeps, whatever its size."""
+    exports = old_exports(run_dir, run.keep_exports, run.keep_exports_every_env_steps)
+    videos = [path for path in run_dir.videos.glob("*.mp4") if path.stem.isdigit()]
+    videos = sorted(videos, key=lambda path: int(path.stem))[: -run.keep_videos]
+    return [
+        *(disk.item_of("export", export.path) for export in exports),
+        *(disk.item_of("video", path) for path in videos),
+    ]
+
+
+def old_exports(
+    run_dir: RunDir, keep_last: int, keep_every_env_steps: int
+) -> list[policies.Export]:
+    """The exports of both kinds that the rule no longer keeps.
 
     Kept are the newest `keep_last`, the first of each stretch of `keep_every_env_steps` env steps,
     the best by mean evaluation return, and all that are not scored yet. Overtaken ones count as
     neither newest nor first.
-
-    Returns:
-        Names of the exports removed.
     """
     scores = policies.scores(run_dir)
-    removed = set()
+    old = []
     for kind in policies.KINDS:
         exports = policies.list_exports(run_dir, kind)
         valid = [e for e in exports if not e.is_overtaken]
         stretches = {e.env_steps // keep_every_env_steps: e for e in reversed(valid)}
         best = policies.best_of(valid, scores)
         keep = {e.name for e in [*valid[-keep_last:], *stretches.values(), *best]}
-        for export in exports:
-            if export.name in scores and export.name not in keep:
-                remove(export.path)
-                removed.add(export.name)
-    return sorted(removed)
+        old += [e for e in exports if e.name in scores and e.name not in keep]
+    return old
 
 
 def remove(path: Path) -> None:
-    """Removes a directory; readers see it whole or not at all."""
+    """Removes a file or a directory; readers see it whole or not at all."""
     with contextlib.suppress(OSError):
         doomed = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
         os.replace(path, doomed / path.name)

@@ -1,10 +1,14 @@
 """Where everything of a run lies, and how a file is written so that it is whole or absent.
 
-    R/  config.gin specs.json provenance.json code/      frozen by init
+    R/  config.gin specs.json provenance.json code/ tls/ frozen by init
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
+        train/diverged.json                               why the trainer rolled back
         replay/                                           Reverb's own root, nothing else
+        replay_history/<checkpoint>/                      hard links of its checkpoints, manifests
+        repair.json                                       the trainer asks for a clean replay
+        quarantine/                                       what was damaged, and why
         status/<program>.json                             heartbeats
         services/<host>/                                  the generated supervise tree
         address.json locks/ done.json failed.json result.json
@@ -21,6 +25,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +51,16 @@ class RunDir:
         self.eval_log = self.root / "eval.log"
         self.videos = self.root / "video"
         self.trainer_checkpoints = self.root / "train"
+        self.diverged = self.trainer_checkpoints / "diverged.json"
         self.replay_checkpoints = self.root / "replay"
+        self.replay_history = self.root / "replay_history"
+        self.repair = self.root / "repair.json"
+        self.quarantine = self.root / "quarantine"
         self.address = self.root / "address.json"
+        self.tls = self.root / "tls"
         self.done = self.root / "done.json"
         self.failed = self.root / "failed.json"
+        self.result = self.root / "result.json"  # of the final evaluation: nothing is left to do
 
     def __str__(self) -> str:
         return str(self.root)
@@ -109,6 +120,32 @@ class RunDir:
                 f"make one with `sactory init --run_dir {self.root} --config CONFIG`"
             )
         return self
+
+
+def require_private(path: Path) -> None:
+    """Refuses what somebody else could have written: a policy's files are code.
+
+    Raises:
+        UserError: Others can write to `path` or below it, or own something there.
+    """
+    ours = (os.getuid(), 0)
+    path = path.resolve()
+    for parent in path.parents:  # where nobody else gets in, it doesn't matter what lies inside
+        found = parent.stat()
+        if found.st_uid in ours and not found.st_mode & 0o011:
+            return
+    for part in [path, *path.rglob("*")] if path.exists() else []:
+        found = part.lstat()
+        if found.st_uid not in ours:
+            why = f"{part} belongs to user {found.st_uid}"
+        elif found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode):
+            why = f"others can write to {part}"
+        else:
+            continue
+        raise UserError(
+            f"{path} is not loaded, for a policy is code and {why}: if you trust it, take a copy "
+            f"of your own, `cp -r {path} COPY && chmod -R go-w COPY`"
+        )
 
 
 def fsync_path(path: Path) -> None:

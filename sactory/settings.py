@@ -39,6 +39,10 @@ class Run:
     """The newest exported policies that are kept, of each kind."""
     keep_exports_every_env_steps: int = field(50_000, low=1, unit="env steps")
     """Of the older ones, one is kept for each stretch of this length."""
+    keep_videos: int = field(20, low=1, unit="videos")
+    """The newest videos that are kept."""
+    max_disk_gb: Optional[float] = field(None, above=0, unit="GB")
+    """Old checkpoints, exports, videos and logs go when R holds more; None: no limit."""
 
 
 @configurable("envs.load")
@@ -75,6 +79,10 @@ class Replay:
     """sync: collectors and trainer wait for each other; async: collectors never wait."""
     checkpoint_seconds: float = field(600.0, low=1, unit="seconds")
     """Between two checkpoints of the replay; longer if one takes long."""
+    keep_checkpoints: int = field(2, low=1, unit="checkpoints")
+    """The newest checkpoints of the replay that are kept: what a damaged one falls back to."""
+    seed_from: Optional[str] = field(None, pattern=r"/.*")
+    """Rows to start with: absolute path of a run directory or of an .npz of transitions."""
     async_patience: float = field(60.0, above=0, unit="seconds")
     """In async mode collectors pause when the trainer has been silent for this long."""
 
@@ -91,8 +99,10 @@ class Replay:
 class ReplayServer:
     """The replay server's process."""
 
+    listen: str = field("local", choices=("local", "network"))
+    """Who may connect: programs of the same user and host, or others too, with a certificate."""
     port: int = field(0, low=0, high=65535)
-    """TCP port to listen on; 0: a free one."""
+    """TCP port to listen on where it needs one; 0: a free one."""
     cpus: Optional[int] = field(None, low=1, unit="cores")
     """Cores it may use; None: chosen from the machine's."""
     checkpoint_on_exit: bool = field(True)
@@ -116,6 +126,8 @@ class Train:
     """Between two checkpoints of the trainer: what a crash can cost."""
     keep_checkpoints: int = field(3, low=1, unit="checkpoints")
     """The newest checkpoints that are kept."""
+    keep_checkpoints_every_env_steps: int = field(50_000, low=1, unit="env steps")
+    """Of the older ones, one is kept for each stretch of this length."""
     publish_seconds: float = field(0.25, above=0, unit="seconds")
     """Between two publications of the weights to the collectors."""
 

@@ -5,18 +5,24 @@ It talks to no program and never imports TensorFlow, so it answers at once, for 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
+from sactory import diagnosis
+from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, read_json
 from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
+WATCH_SECONDS = 1.0
 _TAIL_BYTES = 64 * 1024
 _ENDED = ("done", "stopped", "failed")
 
@@ -44,7 +50,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
     done = read_json(run_dir.done)
     server = beats.get("replay_server", {})
     train = {**beats.get("train", {}), **(done if isinstance(done, dict) else {})}
-    return {
+    told = {
         "state": _state(run_dir, alive, programs),
         "env_steps": int(train.get("env_steps") or 0),
         "train_steps": int(train.get("train_steps") or 0),
@@ -56,7 +62,69 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         "done": done,
         "failed": read_json(run_dir.failed),
         "time": now,
+        **_health(run_dir, beats, now),
     }
+    return {**told, "why": diagnosis.explain(told, _settings(run_dir))}
+
+
+def _health(run_dir: RunDir, beats: dict[str, dict[str, Any]], now: float) -> dict[str, Any]:
+    """What tells why a run is slow or stuck, as far as its programs have said it."""
+    server, train = beats.get("replay_server", {}), beats.get("train", {})
+    address = read_json(run_dir.address) or {}
+    published = train.get("weights_time")
+    refused = [int(beat.get("refused_steps") or 0) for beat in beats.values()]
+    return {
+        "access": _first(server.get("access"), address.get("access")),
+        "weights_age": None if published is None else max(0.0, now - published),
+        "checkpoints": {
+            name: max(0.0, now - beat["checkpoint_time"])
+            for name, beat in beats.items()
+            if beat.get("checkpoint_time") is not None
+        },
+        "save_seconds": {
+            name: beat["checkpoint_seconds"]
+            for name, beat in beats.items()
+            if beat.get("checkpoint_seconds") is not None
+        },
+        "tables": server.get("tables") or {},
+        "blocked": _blocked(server, now),
+        "disk_free": float(shutil.disk_usage(run_dir.root).free),
+        "recovered": {n: beat["recovered"] for n, beat in beats.items() if beat.get("recovered")},
+        "repaired_items": int(server.get("repaired_items") or 0),
+        "refused_steps": sum(refused),
+        "exports_waiting": int(beats.get("eval", {}).get("exports_waiting") or 0),
+    }
+
+
+def _blocked(server: dict[str, Any], now: float) -> dict[str, float]:
+    """Share of the last minute in which the limiter held inserts, and samples; {} if unknown."""
+    worker = server.get("table_worker") or {}
+    total = sum(worker.values())
+    # One that starts or restores still shows the times of its last life.
+    if not total or server.get("state") != "running" or not is_alive(server, now):
+        return {}
+    return {
+        "inserts": worker.get("waiting_for_sampling", 0) / total,
+        "samples": worker.get("waiting_for_inserts", 0) / total,
+        "seconds": total / 1000,
+    }
+
+
+def _settings(run_dir: RunDir) -> dict[str, Any]:
+    """The run's settings by full name; {} where they can't be read."""
+    try:
+        changed = run_dir.config.stat().st_mtime_ns
+        return _read_settings(run_dir.config, changed)
+    except (OSError, UserError, UnicodeDecodeError):
+        return {}
+
+
+@functools.lru_cache(maxsize=1)
+def _read_settings(path: Path, _changed: int) -> dict[str, Any]:
+    """Once for each content: `sactory run` asks twice a second."""
+    from sactory.config import check_text
+
+    return check_text(path.read_text("utf-8"), str(path)).values
 
 
 def _beats(run_dir: RunDir) -> list[Path]:
@@ -101,17 +169,24 @@ def _program(name: str, beat: dict[str, Any], service: Path | None, now: float) 
         "worker": beat.get("worker", int(worker) if worker.isdigit() else None),
         "pid": beat.get("pid") if alive else None,
         "state": _program_state(beat, memory, alive, now),
-        "restarts": max(0, int(memory.get("starts") or 0) - 1)
-        if memory
-        else int(beat.get("restarts") or 0),
+        "restarts": _restarts(beat, memory, service),
         "steps_per_second": beat.get("steps_per_second") if alive else 0.0,
         "alive": alive,
+        "silent_seconds": max(0.0, now - float(beat["time"])) if beat.get("time") else None,
+        "up_seconds": max(0.0, now - float(beat["started"])) if beat.get("started") else None,
         "host": beat.get("host"),
         "cpus": beat.get("cpus"),
         "threads": beat.get("threads"),
         "last_exit": memory.get("last_exit") or None,
         "last_error": memory.get("last_error") or beat.get("error"),
     }
+
+
+def _restarts(beat: dict[str, Any], memory: dict[str, Any], service: Path | None) -> int:
+    """Since `sactory run` began: what an earlier one left in a heartbeat doesn't count."""
+    if service is None:  # started by hand
+        return int(beat.get("restarts") or 0)
+    return max(0, int(memory.get("starts") or 0) - 1)
 
 
 def _program_state(beat: dict[str, Any], memory: dict[str, Any], alive: bool, now: float) -> str:
@@ -143,7 +218,8 @@ def _state(run_dir: RunDir, tree_alive: bool, programs: list[dict[str, Any]]) ->
     trainer = next((p for p in programs if p["name"] == "train"), None)
     if trainer is None:
         return "starting"
-    begun = trainer["restarts"] or (trainer["alive"] and trainer["state"] != "starting")
+    begun = trainer["restarts"] or trainer["state"] == "silent"
+    begun = begun or (trainer["alive"] and trainer["state"] != "starting")
     return "running" if begun or run_dir.is_done else "starting"
 
 
@@ -189,52 +265,23 @@ def _order(name: str) -> tuple[int, int, str]:
     return place, int(worker) if worker.isdigit() else 0, name
 
 
-def _print_table(run_dir: RunDir, status: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    counters = [f"{status['env_steps']:,} env steps", f"{status['train_steps']:,} updates"]
-    for label, key, form in (
-        ("RATIO", "ratio", ".4f"),
-        ("rows", "replay_size", ",.0f"),
-        ("train return", "last_train_return", ".1f"),
-        ("eval return", "last_eval_return", ".1f"),
-    ):
-        if status[key] is not None:
-            counters.append(f"{label} {status[key]:{form}}")
-    console.print(f"{status['state']}: {run_dir}", markup=False)
-    console.print(" | ".join(counters), markup=False)
-    table = Table("program", "pid", "state", "restarts", "steps/s", "cores", "last error")
-    for p in status["programs"]:
-        rate = p["steps_per_second"]
-        table.add_row(
-            full_name(p),
-            str(p["pid"] or "-"),
-            p["state"],
-            str(p["restarts"]),
-            "-" if rate is None else f"{rate:,.1f}",
-            "any" if not p["cpus"] else ",".join(map(str, p["cpus"])),
-            p["last_error"] or "",
-        )
-    if status["programs"]:
-        console.print(table, markup=False)
-    if status["failed"]:
-        failed = status["failed"]
-        console.print(f"{failed.get('program')} failed: {failed.get('error')}", markup=False)
-        console.print(f"log: {failed.get('log')}", markup=False)
-
-
 def main(argv: list[str]) -> int:
-    """Prints the status of a run, as a table or as one JSON object."""
-    flags = Flags("status", "Says what a run is doing: counters, programs, rates, last errors.")
+    """Prints the status of a run, as a table or as one JSON object; once, or until Ctrl-C."""
+    flags = Flags("status", "Says what a run is doing, and why it may be slow or stuck.")
     flags.string("run_dir", None, "the run directory", required=True)
-    flags.boolean("json", False, "print one JSON object")
+    flags.boolean("watch", False, "go on each second until Ctrl-C")
+    flags.boolean("json", False, "print one JSON object (with --watch one a second, each a line)")
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()
-    status = collect(run_dir)
-    if args.json:
-        print(json.dumps(status))
-    else:
-        _print_table(run_dir, status)
+    if not args.json:
+        from sactory import status_table
+
+        status_table.show(lambda: collect(run_dir), run_dir, args.watch)
+        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            print(json.dumps(collect(run_dir)), flush=True)
+            if not args.watch:
+                break
+            time.sleep(WATCH_SECONDS)
     return 0

@@ -22,6 +22,9 @@ PROGRESS = "progress"  # what collectors report, drained by the trainer
 STATE = "state"  # one item: the run's counters, published by the trainer
 
 MAX_PROGRESS_RECORDS = 10_000
+# Rows per chunk. A whole chunk travels with each sample, so larger ones make sampling dearer (16
+# rows: twice the trainer's cost of 4), smaller ones need more memory in the server.
+CHUNK_ROWS = 4
 # Items a writer may have sent without an answer: what bounds a collector's memory and the burst
 # that arrives when the limiter opens.
 MAX_IN_FLIGHT_ITEMS = 20

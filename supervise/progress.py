@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sactory import metrics, status
+from sactory.diagnosis import duration
 from sactory.run_dir import RunDir
 
 _TRAIN_LINE_SECONDS = 3.0  # episodes of short tasks would flood the console
@@ -193,11 +194,3 @@ def progress_line(now_status: dict[str, Any], max_env_steps: int, rate: float | 
         parts.append(f"{rate:,.0f} env steps/s")
         parts.append(f"ETA {duration(max(0, max_env_steps - steps) / rate)}")
     return " | ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -143,6 +143,7 @@ class Reaper:
             self._stop_reason = self._stop_reason or signal.Signals(info.si_signo).name
         if not self._stop_reason and (self.root / tree.STOP_FILE).exists():
             self._stop_reason = "sactory stop"
+            self.grace = tree.asked_grace(self.root, self.grace)
         for pid in processes.reap():
             self._orphans.pop(pid, None)
             if any(member.ended(pid) for member in self.members) and not self._ending:

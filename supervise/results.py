@@ -23,14 +23,9 @@ def failure_text(failed: dict[str, Any]) -> str:
     return f"{failed.get('program')} failed ({failed.get('exit')}{often}): {failed.get('error')}"
 
 
-def result_file(run_dir: RunDir) -> Path:
-    """Where the final evaluation is kept; it exists once a run has nothing left to do."""
-    return run_dir.root / "result.json"
-
-
 def print_stored(run_dir: RunDir, console: Console) -> bool:
     """Prints the result of a finished run; False if there is none yet."""
-    result = read_json(result_file(run_dir))
+    result = read_json(run_dir.result)
     if not run_dir.is_done or not isinstance(result, dict):
         return False
     _print(run_dir, result, console)
@@ -73,7 +68,7 @@ def final_evaluation(run_dir: RunDir, root: Path, interrupts: Interrupts, consol
     # What it says about files stands in the list of places below.
     lines = [x for x in said.splitlines() if x.strip() and not x.startswith(("policy ", "video "))]
     result = {**done, "evaluation": lines}
-    write_json(result_file(run_dir), result)
+    write_json(run_dir.result, result)
     _print(run_dir, result, console)
     return 0
 

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> int:
     flags.string("run_dir", None, "where the run lives; default runs/<task>/<name>/seed_<seed>")
     flags.multi_string("set", [], "one setting, such as 'run.seed = 2'; may be given many times")
     flags.float("grace", tree.DEFAULT_GRACE_SECONDS, "seconds the programs get to save at a stop")
+    flags.boolean("insecure_listen", False, "open the replay server's port to everybody")
     args, words = flags.parse(argv)
     if args.grace < 5:
         raise UserError(f"--grace = {args.grace:g} must be at least 5 seconds: programs must save")
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
         return 0
     lock = _hold(run_dir, args.grace, console)
     try:
-        return _run(run_dir, lock, args.grace, interrupts, console)
+        return _run(run_dir, lock, args, interrupts, console)
     finally:
         console.close()
         os.close(lock)
@@ -150,20 +151,21 @@ def read_lock_owner(run_dir: RunDir) -> int | None:
         return None
 
 
-def _run(run_dir: RunDir, lock: int, grace: float, interrupts: Interrupts, console: Console) -> int:
+def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console: Console) -> int:
     config.load(run_dir)
     run = settings.Run()
     run_dir.failed.unlink(missing_ok=True)
     provenance = read_json(run_dir.provenance)
-    members = tree.programs(run_dir, run.num_collectors, settings.Train().device)
-    root = tree.write_tree(run_dir, members, _directory(provenance), grace)
+    device = settings.Train().device
+    members = tree.programs(run_dir, run.num_collectors, device, args.insecure_listen)
+    root = tree.write_tree(run_dir, members, _directory(provenance), args.grace)
     console.say(f"sactory: run directory {run_dir}")
     console.say(f"sactory: logs {root}/*/log/main/current")
     process = reaper.start(root, keep=(lock,))
     result = _watch(process, Progress(run_dir, run.max_env_steps, console), interrupts, console)
     console.close()
     if result < 0:  # somebody killed the reaper: its orphans are ours now, and told to end
-        _end_orphans(grace)
+        _end_orphans(args.grace)
     if interrupts.count or result == reaper.STOPPED:
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` resumes")
         return interrupts.exit_code

@@ -138,7 +138,9 @@ class Service:
             state.last_exit, state.time = "stopped", time.time()
         else:
             judge(state, self.settings, exit_code, uptime, time.time())
-            if exit_code not in (supervision.OK, supervision.RETRY):
+            if exit_code == -signal.SIGKILL:
+                state.last_error = ""  # nothing that the program said explains it
+            elif exit_code not in (supervision.OK, supervision.RETRY):
                 state.last_error = log_tail.last_error(self.directory, state.starts)
         if state.outcome == "failed":
             self._report_failure(exit_code)

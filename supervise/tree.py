@@ -60,18 +60,23 @@ def program_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
 
 
-def programs(run_dir: RunDir, num_collectors: int, device: str = "cpu") -> list[Program]:
+def programs(
+    run_dir: RunDir, num_collectors: int, device: str = "cpu", insecure_listen: bool = False
+) -> list[Program]:
     """The programs of a run on one host.
 
     Args:
         run_dir: The run directory.
         num_collectors: Number of collectors.
         device: `gpu` lets the trainer see the GPUs; nobody else does.
+        insecure_listen: Whether the replay server's port is open to everybody.
     """
     where = ["--run_dir", str(run_dir.root)]
     no_gpu = {"CUDA_VISIBLE_DEVICES": "-1"}
     # Reverb names and sorts its checkpoints by local time: a clock change would misorder them.
-    server = Program("replay_server", sactory_command("replay-server", *where), {"TZ": "UTC"})
+    listen = ["--insecure_listen"] if insecure_listen else []
+    serve = sactory_command("replay-server", *where, *listen)
+    server = Program("replay_server", serve, {"TZ": "UTC"})
     server.environment.update(no_gpu)
     collectors = [
         Program(
@@ -126,6 +131,25 @@ def write_tree(
         _write_service(root / member.name, member, {**asdict(settings), **(limits or {})})
     write_json(root / TREE_FILE, {"services": names, "grace_seconds": grace_seconds})
     return root
+
+
+def ask_to_stop(root: Path, grace: float | None = None) -> None:
+    """Asks the reaper of the tree in `root` to end it, once.
+
+    Args:
+        root: The tree's directory.
+        grace: Seconds until what is left is killed; None, or more than the tree has: the tree's.
+    """
+    if not (root / STOP_FILE).exists():
+        write_atomic(root / STOP_FILE, "" if grace is None else f"{grace}\n")
+
+
+def asked_grace(root: Path, longest: float) -> float:
+    """The grace period that the stop file names, in seconds, at most `longest`."""
+    try:
+        return min(longest, float((root / STOP_FILE).read_text()))
+    except (OSError, ValueError):
+        return longest
 
 
 def program_grace(tree_grace: float) -> float:

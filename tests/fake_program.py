@@ -12,7 +12,7 @@ import time
 
 from sactory import supervision
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, write_json
+from sactory.run_dir import RunDir, hold_lock, write_json
 
 
 def main(name: str, root: str, mode: str, argument: str = "") -> int:
@@ -27,6 +27,8 @@ def main(name: str, root: str, mode: str, argument: str = "") -> int:
         return supervision.USER_ERROR
     stop = supervision.start_signal_thread()
     program, _, worker = name.partition("_") if name.startswith("collect") else (name, "", "")
+    if mode == "by_hand":
+        hold_lock(RunDir(root).lock(name))
     beat = Heartbeat(RunDir(root), program, int(worker) if worker else None, interval=0.1)
     if mode == "crash_once" and beat.restarts == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -18,7 +18,7 @@ FAKE = str(Path(__file__).with_name("fake_program.py"))
 def main(argv: list[str]) -> int:
     modes = json.loads(argv[0])
 
-    def programs(run_dir, num_collectors, device):
+    def programs(run_dir, num_collectors, device, insecure_listen):
         return [
             tree.Program(name, [sys.executable, FAKE, name, str(run_dir), *words.split()])
             for name, words in modes.items()

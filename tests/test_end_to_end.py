@@ -78,7 +78,9 @@ def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
     process = start("run", where)
     try:
         wait_until(trained(where, 500), 240, process)
-        assert status_of(where)["state"] == "running"
+        told = status_of(where)
+        assert told["state"] == "running"
+        assert told["tables"]["replay"] > 0 and set(told["blocked"]) >= {"inserts", "samples"}
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
     finally:
@@ -89,7 +91,9 @@ def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
     assert 500 <= stopped["train_steps"] < 12_000
     checkpoint = max(int(p.name) for p in run_dir.trainer_checkpoints.iterdir() if p.name.isdigit())
 
-    again = start("run", where)
+    amend = [*command("amend", where), "--set", "run.max_env_steps = 10_000"]
+    subprocess.run(amend, timeout=60, check=True)
+    again = start("run", where)  # the command that started it still resumes it
     try:
         text, _ = again.communicate(timeout=300)
     finally:
@@ -101,7 +105,7 @@ def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
 
     done = status_of(where)
     assert done["state"] == "done"
-    assert done["env_steps"] >= 12_000
+    assert 10_000 <= done["env_steps"] < 12_000
     assert done["ratio"] == pytest.approx(1.0, rel=0.02)
     assert {p["state"] for p in done["programs"]} == {"done"}
     assert done["last_eval_return"] is not None
@@ -166,7 +170,7 @@ def test_two_runs_side_by_side_do_not_disturb_each_other(tmp_path):
         for p in processes:
             p.kill()
     assert [p.returncode for p in processes] == [0, 0], texts
-    addresses = [read_json(RunDir(tmp_path / str(i)).address)["port"] for i in range(2)]
+    addresses = [read_json(RunDir(tmp_path / str(i)).address)["socket"] for i in range(2)]
     assert addresses[0] != addresses[1]
     for i in range(2):
         done = read_json(RunDir(tmp_path / str(i)).done)

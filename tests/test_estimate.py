@@ -31,7 +31,8 @@ def test_memory_follows_the_rows_kept():
     longer = needs("replay.segment_length = 16").replay_bytes
     assert longer == 100_000 * (800 / 16 + row_bytes)
     assert needs("run.num_collectors = 5").memory_bytes == base.memory_bytes + 4 * 0.5e9
-    assert base.disk_bytes > 2 * base.replay_bytes
+    more = needs("replay.keep_checkpoints = 4").disk_bytes - base.disk_bytes
+    assert more == pytest.approx(2 * 100_000 * (60 + row_bytes)), "two checkpoints more"
 
 
 def test_time_follows_the_work():

@@ -74,6 +74,7 @@ def test_init_freezes_a_whole_run_directory(here, capsys):
         "config.gin",
         "provenance.json",
         "specs.json",
+        "tls",
     ]
     assert stat.S_IMODE(run_dir.root.stat().st_mode) == 0o700
     config.load(run_dir)
@@ -180,6 +181,11 @@ def test_an_unknown_task_names_near_ones():
     assert "walker_walk" in refuse("run", ["envs.load.name = 'walker_wak'"])
     assert "no module 'nobody'" in refuse("run", ["envs.load.name = 'python:nobody:make'"])
     assert "make" in refuse("run", ["envs.load.name = 'python:toy_of_test_init:mak'"])
+
+
+def test_a_seed_that_is_not_there(here):
+    message = refuse("run", [*toy(), f"replay.seed_from = '{here}/demos.npz'"])
+    assert f"replay.seed_from = '{here}/demos.npz': there is no such file" in message
 
 
 def test_run_directories_that_can_not_be_used(here):

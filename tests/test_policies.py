@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import subprocess
+import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +227,40 @@ def copy_tree(source, path):
     shutil.copytree(source, path)
 
 
+@pytest.fixture
+def public_place():
+    """A directory that others can look into; pytest's own are private."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported):
+    path = public_place / "export"
+    shutil.copytree(one(exported, policies.GREEDY).path, path)
+    subprocess.run(["chmod", "-R", "u=rwX,go=rX", path], check=True)
+    policies.read_meta(path)
+    for part, mode in (
+        (path / "saved_model.pb", 0o664),
+        (path / "variables", 0o777),
+        (path, 0o775),
+    ):
+        before = part.stat().st_mode
+        part.chmod(mode)
+        with pytest.raises(UserError, match=f"others can write to {part}") as e:
+            policies.Actor(path)
+        assert "\n" not in str(e.value)
+        public_place.chmod(0o700)  # nobody else gets in: it doesn't matter
+        policies.read_meta(path)
+        public_place.chmod(0o755)
+        part.chmod(before)
+    if os.getuid() == 0:
+        os.chown(path / policies.META, 65534, 65534)
+        with pytest.raises(UserError, match=r"meta\.json belongs to user 65534"):
+            policies.Actor(path)
+
+
 def test_an_export_of_another_format_is_refused(run_dir):
     fake(run_dir, (0, 0, 1))
     write_json(one(run_dir, "greedy").path / policies.META, {"format": 99, "files": {}})
@@ -275,12 +313,11 @@ def test_prune_keeps_newest_spaced_best_and_unscored(run_dir):
     numbers = [(n * 1000, n * 900, 1) for n in range(10)]
     fake(run_dir, *numbers)
     score(run_dir, *((n, float(n[0] == 3000)) for n in numbers if n[0] != 6000))
-    removed = retention.prune(run_dir, keep_last=2, keep_every_env_steps=5000)
+    retention.apply(run_dir, settings.Run(keep_exports=2, keep_exports_every_env_steps=5000))
     kept = [0, 3000, 5000, 6000, 8000, 9000]  # 0 and 5000 by stretch, 3000 best, 6000 unscored
     assert steps(run_dir) == steps(run_dir, "collect") == kept
-    assert removed == [policies.export_name(*n) for n in numbers if n[0] not in kept]
     score(run_dir, ((6000, 5400, 1), 0.0))
-    retention.prune(run_dir, 2, 5000)
+    retention.apply(run_dir, settings.Run(keep_exports=2, keep_exports_every_env_steps=5000))
     assert steps(run_dir) == [0, 3000, 5000, 8000, 9000]
     assert [p.name for p in run_dir.policies("greedy").iterdir() if p.name[0] == "."] == []
 
@@ -289,7 +326,7 @@ def test_prune_drops_scored_overtaken_exports(run_dir):
     fake(run_dir, (1000, 900, 1), (2000, 1900, 1), (2100, 2000, 1), (2200, 1000, 2))
     policies.mark_overtaken(run_dir, 950, 2)
     score(run_dir, ((1000, 900, 1), 1.0), ((2000, 1900, 1), 2.0), ((2200, 1000, 2), 1.0))
-    retention.prune(run_dir, 10, 50_000)
+    retention.apply(run_dir, settings.Run())
     assert steps(run_dir) == [1000, 2100, 2200]  # 2100 is overtaken too, but not scored yet
 
 

@@ -10,10 +10,12 @@ import tensorflow as tf
 
 from collect.writer import SegmentWriter
 from sactory import client as client_lib
-from sactory import progress, settings, tables, weights
+from sactory import progress, settings, supervision, tables, weights
 from sactory.errors import UserError
 from sactory.rows import RowFormat
+from sactory.run_dir import RunDir, read_json
 from train.feeder import Feeder
+from train.poison import Poison
 
 pytestmark = pytest.mark.timeout(120)
 LEARNER = settings.Learner(batch_size=8, updates_per_call=2)
@@ -43,6 +45,11 @@ def serve():
         server.stop()
 
 
+@pytest.fixture
+def run_dir(tmp_path):
+    return RunDir(tmp_path)
+
+
 def infos_of(client):
     infos = client_lib.table_infos(client)
     assert infos is not None
@@ -60,7 +67,7 @@ def row(i):
 
 
 @pytest.mark.parametrize("length", [1, 4])
-def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length):
+def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length, run_dir):
     free = {"segment_length": length, "mode": "async", "updates_per_row": None}
     server, client = serve(limits(replay=free), length)
     writer = SegmentWriter(client, length, ROW.size)
@@ -69,7 +76,9 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length):
         assert writer.has_room(5)
     assert writer.flush(5)
     assert infos_of(client)[tables.REPLAY].current_size == 64 // length
-    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, length, ROW.size, seed=0)
+    feeder = Feeder(
+        f"127.0.0.1:{server.port}", LEARNER, length, ROW.size, seed=0, poison=Poison(run_dir)
+    )
     counts = collections.Counter()
     for _ in range(60):
         block = next_block(feeder)
@@ -105,11 +114,13 @@ def test_sync_holds_the_collector_and_async_does_not(serve):
     assert write_until_held("async") is None
 
 
-def test_sync_keeps_samples_in_proportion_to_inserts(serve):
+def test_sync_keeps_samples_in_proportion_to_inserts(serve, run_dir):
     lim = limits()
     server, client = serve(lim, 1)
     writer = SegmentWriter(client, 1, ROW.size)
-    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0)
+    feeder = Feeder(
+        f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0, poison=Poison(run_dir)
+    )
     stop, updates = threading.Event(), 0
 
     def write():
@@ -189,11 +200,49 @@ def test_versions_supersede_by_incarnation_then_step():
     assert old.supersedes(None)
 
 
-def test_a_broken_stream_is_an_error_and_not_a_silence():
+def test_a_broken_stream_is_an_error_and_not_a_silence(run_dir):
     server = reverb.Server([reverb.Table.queue("other", 1)])
-    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0)
+    feeder = Feeder(
+        f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, seed=0, poison=Poison(run_dir)
+    )
     with pytest.raises(RuntimeError, match="sampling from the replay server failed"):
         for _ in range(200):
             feeder.get(0.2)
     server.stop()
     assert isinstance(feeder.error, (tf.errors.OpError, RuntimeError))
+
+
+def insert_unchecked(client, values):
+    """What a collector that checks nothing might send."""
+    with client.trajectory_writer(num_keep_alive_refs=1, validate_items=False) as writer:
+        for value in values:
+            writer.append([value])
+            writer.create_item(tables.REPLAY, 1.0, [writer.history[0][-1:]])
+            writer.flush(timeout_ms=10_000)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (np.array([1, np.nan, 1], np.float32), "holds NaN or infinity"),
+        (np.array([1, 1, -np.inf], np.float32), "holds NaN or infinity"),
+        (np.ones(4, np.float32), "another shape or type"),
+        (np.ones(3, np.int64), "another shape or type"),
+    ],
+)
+def test_poison_is_dropped_and_a_repair_asked_for(serve, run_dir, bad, reason):
+    server, client = serve(limits(replay={"mode": "async", "updates_per_row": None}), 1)
+    insert_unchecked(client, map(row, range(20)))
+    insert_unchecked(client, [bad] * 200)
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, 0, Poison(run_dir))
+    request = supervision.wait_for(
+        lambda: run_dir.repair.exists() and read_json(run_dir.repair), threading.Event(), 20
+    )
+    assert request is not None and reason in request["reason"] and request["time"] > 1e9
+    client.reset(tables.REPLAY)  # what the server's repair comes to
+    insert_unchecked(client, map(row, range(20)))
+    run_dir.repair.unlink()
+    for _ in range(20):  # nothing bad comes any more, not even what had been fetched ahead
+        flat = next_block(feeder).reshape(-1, 3)
+        np.testing.assert_array_equal(flat, [row(i) for i in flat[:, 0]])
+    assert feeder.poison.dropped == 1 and not run_dir.repair.exists()

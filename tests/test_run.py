@@ -7,13 +7,15 @@ import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sactory import status, supervision
-from sactory.run_dir import read_json
-from tests.fake_tree import FINISH, NEEDS_DAEMONTOOLS, STEADY, Run, until
+from sactory.run_dir import read_json, write_json
+from tests.fake_tree import FAKE, FINISH, NEEDS_DAEMONTOOLS, STEADY, Run, until
 
+FAKE_ROOT = str(Path(FAKE).parent.parent)  # where `sactory` is found
 pytestmark = [pytest.mark.timeout(120), NEEDS_DAEMONTOOLS]
 
 
@@ -154,3 +156,48 @@ def test_second_run_is_refused_and_stop_ends_the_first(run):
     assert "resumes" in out
     again = subprocess.run(command, env=run.environment, capture_output=True, text=True)
     assert again.stdout == f"nothing runs in {run.dir} (stopped)\n"
+
+
+def stop(run, *arguments):
+    command = [sys.executable, "-m", "sactory.cli", "stop", "--run_dir", str(run.dir), *arguments]
+    return subprocess.run(
+        command, env=run.environment, capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+def test_stop_kills_what_does_not_end_within_its_grace(run):
+    process = run.run({"train": "stubborn", "eval": "steady"}, "--grace", "1000")
+    until(lambda: run.beating("eval"))
+    told = stop(run, "--grace", "3")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith(f"stopped: {run.dir}")
+    assert process.wait(60) == 143
+    assert (run.dir.root / "saved_eval").exists()  # it saved before
+    assert run.processes() == {}
+
+
+def test_stop_ends_programs_started_by_hand_the_server_last(run):
+    names = ("replay_server", "train")
+    for name in names:
+        words = [sys.executable, FAKE, name, str(run.dir), "by_hand"]
+        subprocess.Popen(words, env=run.environment, cwd=FAKE_ROOT)
+    until(lambda: run.beating(*names))
+    run.dir.lock("eval").write_text(str(os.getpid()))  # an old file that names a stranger
+    old = {"pid": os.getpid(), "time": 0.0, "state": "training"}
+    write_json(run.dir.status("eval"), {**read_json(run.dir.status("train")), **old})
+    told = stop(run)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith(f"stopped: {run.dir}")
+    saved = [(run.dir.root / f"saved_{name}").stat().st_mtime_ns for name in names]
+    assert saved[0] > saved[1]
+    until(lambda: run.processes() == {})
+    assert stop(run, "--grace", "-1").returncode == 2
+
+
+def test_stop_kills_a_frozen_program_started_by_hand(run):
+    words = [sys.executable, FAKE, "train", str(run.dir), "by_hand"]
+    process = subprocess.Popen(words, env=run.environment, cwd=FAKE_ROOT)
+    until(lambda: run.beating("train"))
+    process.send_signal(signal.SIGSTOP)
+    assert stop(run, "--grace", "1").returncode == 0
+    assert process.wait(30) == -signal.SIGKILL

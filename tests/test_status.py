@@ -110,6 +110,9 @@ def test_starting_until_the_trainer_has_begun(run_dir):
     assert status.collect(run_dir)["state"] == "starting"
     beat(run_dir, "train", state="starting")
     assert status.collect(run_dir)["state"] == "starting"
+    beat(run_dir, "train", state="training", time=time.time() - 100)  # it hangs
+    assert status.collect(run_dir)["state"] == "running"
+    beat(run_dir, "train", state="starting")
     service(run_dir, "train", starts=2)  # it has run before: this is no start of the run
     assert status.collect(run_dir)["state"] == "running"
 
@@ -155,6 +158,13 @@ def test_services_tell_how_a_program_ended(run_dir):
     assert states(run_dir) == {"train": "restarting", "eval": "failed", "replay_server": "done"}
     train = next(p for p in status.collect(run_dir)["programs"] if p["name"] == "train")
     assert (train["restarts"], train["last_error"]) == (2, "ValueError: x")
+
+
+def test_restarts_of_an_earlier_run_do_not_count(run_dir):
+    beat(run_dir, "train", restarts=3)
+    assert status.collect(run_dir)["programs"][0]["restarts"] == 3  # by hand
+    tree(run_dir, "train")
+    assert status.collect(run_dir)["programs"][0]["restarts"] == 0
 
 
 def test_collectors_of_an_earlier_start_are_not_shown(run_dir):

@@ -1,6 +1,7 @@
 """The trainer's checkpoints, publisher and journal, each on its own."""
 
 import resource
+import shutil
 import threading
 
 import gin
@@ -10,7 +11,7 @@ import reverb
 import tensorflow as tf
 
 from sactory import client as client_lib
-from sactory import progress, tables, weights
+from sactory import progress, tables, trainer_checkpoints, weights
 from sactory.cpus import CpuPlan
 from sactory.errors import UserError
 from sactory.metrics import MetricsWriter, read_log
@@ -24,69 +25,156 @@ from train.setup import configure_tensorflow
 pytestmark = pytest.mark.timeout(120)
 
 
-def make_checkpoints(run_dir, value=0.0, keep=3):
+def make_checkpoints(run_dir, value=0.0, keep=3, every=1_000_000):
     variable = tf.Variable(tf.fill([5000], value))
-    return Checkpoints(run_dir, {"weights": variable}, keep), variable
+    return Checkpoints(run_dir, {"weights": variable}, keep, every), variable
+
+
+def state_at(train_step, env_steps=0):
+    return {"train_step": train_step, "env_steps": env_steps}
+
+
+def steps_in(run_dir):
+    return [int(p.name) for p in trainer_checkpoints.find(run_dir.trainer_checkpoints)]
 
 
 def test_checkpoint_restores_the_newest_and_keeps_the_last_ones(tmp_path):
     run_dir = RunDir(tmp_path)
     checkpoints, variable = make_checkpoints(run_dir, keep=2)
-    for step in (5, 10, 15):
+    for step in (5, 10, 15, 20):
         variable.assign(tf.fill([5000], float(step)))
-        assert checkpoints.save(step, {"step": step})
-    assert [int(p.name) for p in checkpoints.existing()] == [10, 15]
+        assert checkpoints.save(state_at(step))
+    assert steps_in(run_dir) == [5, 15, 20]  # the first of its stretch stays
     fresh, variable = make_checkpoints(run_dir)
-    state = fresh.restore()
-    assert state is not None and state["step"] == 15
-    assert variable.numpy()[0] == 15
+    assert fresh.restore() == state_at(20)
+    assert variable.numpy()[0] == 20 and fresh.recovered == []
 
 
-def test_damaged_checkpoints_are_passed_over_for_an_older_one(tmp_path, caplog):
+def test_one_checkpoint_of_each_stretch_of_env_steps_is_kept(tmp_path):
     run_dir = RunDir(tmp_path)
-    checkpoints, _ = make_checkpoints(run_dir, 1.0)
-    for step in (5, 10, 15):
-        checkpoints.save(step, {"step": step})
-    newest, middle = checkpoints.existing()[2], checkpoints.existing()[1]
-    (newest / "state.json").write_text("{")
-    for part in middle.glob("weights.data*"):
+    checkpoints, _ = make_checkpoints(run_dir, keep=2, every=100)
+    for step in range(1, 13):
+        assert checkpoints.save(state_at(step, env_steps=30 * step))
+    # Env steps 30, (100) 120, (200) 210, (300) 300 and the two newest.
+    assert steps_in(run_dir) == [1, 4, 7, 10, 11, 12]
+
+
+def damage(path, how):
+    part = next(path.glob("weights.data*"))
+    if how == "truncated":
+        part.write_bytes(part.read_bytes()[:-100])
+    elif how == "bit-flipped":
+        data = bytearray(part.read_bytes())
+        data[1000] ^= 1
+        part.write_bytes(data)
+    elif how == "empty":
         part.write_bytes(b"")
-    fresh, _ = make_checkpoints(run_dir)
-    state = fresh.restore()
-    assert state is not None and state["step"] == 5
-    assert str(newest) in caplog.text and str(middle) in caplog.text
+    elif how == "missing":
+        part.unlink()
+    elif how == "state cut":
+        (path / "state.json").write_text("{")
+    elif how == "state edited":
+        text = (path / "state.json").read_text()
+        (path / "state.json").write_text(text.replace('"env_steps": 7', '"env_steps": 8'))
+    elif how == "a file":
+        shutil.rmtree(path)
+        path.write_text("no directory")
+    elif how == "from another step":
+        shutil.rmtree(path)
+        shutil.copytree(path.parent / f"{5:012d}", path)
 
 
-def test_no_readable_checkpoint_is_an_error_and_none_at_all_a_fresh_start(tmp_path):
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("truncated", "has changed since it was written"),
+        ("bit-flipped", "has changed since it was written"),
+        ("empty", "has changed since it was written"),
+        ("missing", "weights.data-00000-of-00001 is missing"),
+        ("state cut", "state.json is missing or not JSON"),
+        ("state edited", "state.json has changed since it was written"),
+        ("a file", "state.json is missing or not JSON"),
+        ("from another step", "it was written as train step 5"),
+        ("not finite", "its weights Variable holds NaN or infinity"),
+    ],
+)
+def test_a_damaged_checkpoint_goes_to_quarantine_and_an_older_one_is_used(tmp_path, how, why):
+    run_dir = RunDir(tmp_path)
+    checkpoints, variable = make_checkpoints(run_dir, 1.0)
+    checkpoints.save(state_at(5, 7))
+    if how == "not finite":
+        variable.assign(tf.fill([5000], np.inf))
+    checkpoints.save(state_at(10, 7))
+    newest = run_dir.trainer_checkpoints / f"{10:012d}"
+    damage(newest, how)
+    fresh, variable = make_checkpoints(run_dir)
+    assert fresh.restore() == state_at(5, 7)
+    assert variable.numpy()[0] == 1.0
+    (note,) = fresh.recovered
+    assert newest.name in note and why in note
+    assert steps_in(run_dir) == [5]
+    (kept,) = [p for p in run_dir.quarantine.iterdir() if p.name.endswith(newest.name)]
+    assert kept.exists()
+    again, _ = make_checkpoints(run_dir)
+    assert again.restore() == state_at(5, 7) and again.recovered == []
+
+
+def test_no_whole_checkpoint_is_refused_again_and_again_and_none_at_all_a_fresh_start(tmp_path):
     run_dir = RunDir(tmp_path)
     checkpoints, _ = make_checkpoints(run_dir)
     assert checkpoints.restore() is None
-    checkpoints.save(5, {})
-    (checkpoints.existing()[0] / "state.json").unlink()
-    with pytest.raises(RuntimeError, match="none of the checkpoints"):
-        checkpoints.restore()
+    checkpoints.save(state_at(5))
+    damage(run_dir.trainer_checkpoints / f"{5:012d}", "missing")
+    for _ in range(2):  # nothing was moved away that would let the next start begin anew
+        with pytest.raises(UserError, match=r"none of the 1 checkpoints .*data.* is missing"):
+            make_checkpoints(run_dir)[0].restore()
+
+
+def test_a_checkpoint_of_another_format_is_refused_and_stays(tmp_path, monkeypatch):
+    run_dir = RunDir(tmp_path)
+    make_checkpoints(run_dir)[0].save(state_at(5))
+    monkeypatch.setattr(trainer_checkpoints, "FORMAT", 99)
+    with pytest.raises(UserError, match=r"has format 2, this Sactory reads 99"):
+        make_checkpoints(run_dir)[0].restore()
+    assert steps_in(run_dir) == [5] and not run_dir.quarantine.exists()
+
+
+def test_a_checkpoint_removed_or_damaged_while_running_is_written_again(tmp_path):
+    run_dir = RunDir(tmp_path)
+    checkpoints, _ = make_checkpoints(run_dir)
+    assert checkpoints.save(state_at(5))
+    shutil.rmtree(run_dir.trainer_checkpoints)
+    assert checkpoints.save(state_at(5))
+    damage(run_dir.trainer_checkpoints / f"{5:012d}", "truncated")
+    assert checkpoints.save(state_at(5, 1))
+    assert len(checkpoints.recovered) == 1
+    assert checkpoints.save(state_at(5, 2))  # no update since: only the counters move on
+    assert make_checkpoints(run_dir)[0].restore() == state_at(5, 2)
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, caplog):
     run_dir = RunDir(tmp_path)
     checkpoints, variable = make_checkpoints(run_dir, 1.0)
-    assert checkpoints.save(5, {"step": 5})
+    assert checkpoints.save(state_at(5))
     variable.assign(tf.fill([5000], 2.0))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # writes fail as on a full disk
     try:
-        assert not checkpoints.save(10, {"step": 10})
+        assert not checkpoints.save(state_at(10))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "checkpoint failed, the previous one stays" in caplog.text
     assert sorted(p.name for p in run_dir.trainer_checkpoints.iterdir()) == [f"{5:012d}"]
     fresh, variable = make_checkpoints(run_dir)
-    state = fresh.restore()
-    assert state is not None and state["step"] == 5 and variable.numpy()[0] == 1.0
+    assert fresh.restore() == state_at(5) and variable.numpy()[0] == 1.0
 
 
-def test_incarnations_count_up(tmp_path):
-    assert [next_incarnation(RunDir(tmp_path)) for _ in range(3)] == [1, 2, 3]
+def test_incarnations_count_up_whatever_is_lost(tmp_path):
+    run_dir = RunDir(tmp_path)
+    assert [next_incarnation(run_dir) for _ in range(3)] == [1, 2, 3]
+    (run_dir.trainer_checkpoints / "incarnation.json").write_text("")
+    write_json(run_dir.status("train"), {"incarnation": 3})
+    assert next_incarnation(run_dir) == 4
 
 
 @pytest.fixture

@@ -169,6 +169,14 @@ def test_svscan_runs_the_tree_without_the_reaper(run):
     scan.wait()
 
 
+def test_only_the_server_is_told_of_an_insecure_port_and_only_if_asked(run):
+    told = [
+        ["--insecure_listen" in m.command for m in tree.programs(run.dir, 1, "cpu", insecure)]
+        for insecure in (False, True)
+    ]
+    assert told == [[False] * 4, [True, False, False, False]]
+
+
 def test_environment_of_the_programs(run, monkeypatch):
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://nowhere")

@@ -104,11 +104,6 @@ class SacAgent(tf_agent.TFAgent):
         """The policy's weights as one flat float32 vector `[W]`, in `actor_variables`' order."""
         return np.concatenate([v.numpy().ravel() for v in self.actor_variables])
 
-    def is_finite(self) -> bool:
-        """Whether every trained weight is a finite number."""
-        trained = (*self._actor_trained, *self._critic_trained, self._log_alpha)
-        return all(bool(np.isfinite(v.numpy()).all()) for v in trained)
-
     def copy_policies(self) -> tuple[GreedyPolicy, CollectPolicy]:
         """Greedy and collect policy on variables of their own (one set), for exports."""
         return self._policies(self.time_step_spec, self.action_spec, self._new_networks())

@@ -1,23 +1,23 @@
-"""The trainer's checkpoints: everything that learning depends on, whole or absent.
+"""Saves and restores all that learning depends on, whole or not at all.
 
-    R/train/<train_step>/weights.*     networks, targets, optimizers, temperature, train step
-    R/train/<train_step>/state.json    counters, the book of progress, elapsed seconds
-
-What the state means is the learner's business.
+How a checkpoint lies on disk is `sactory.trainer_checkpoints`'; what its state means is the
+learner's business.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from sactory import policies, retention
+from sactory import trainer_checkpoints as on_disk
+from sactory.errors import UserError
+from sactory.quarantine import set_aside
 from sactory.run_dir import RunDir, read_json, remove_leftovers, whole_directory, write_json
-
-_FORMAT = 1
 
 
 class Checkpoints:
@@ -27,73 +27,126 @@ class Checkpoints:
         run_dir: The run.
         items: Trackables by name (`SacAgent.checkpoint_items()`).
         keep: The newest checkpoints that are kept.
+        keep_every_env_steps: Of the older ones, one is kept for each stretch of this length.
     """
 
-    def __init__(self, run_dir: RunDir, items: dict[str, Any], keep: int):
+    def __init__(
+        self, run_dir: RunDir, items: dict[str, Any], keep: int, keep_every_env_steps: int
+    ):
+        self._notes: list[str] = []
+        self._run_dir = run_dir
         self._root = run_dir.trainer_checkpoints
         self._root.mkdir(parents=True, exist_ok=True)
         self._checkpoint = tf.train.Checkpoint(**items)
-        self._keep = keep
+        self._variables = list(_variables(items))
+        self._keep = (keep, keep_every_env_steps)
         remove_leftovers(self._root)
 
-    def existing(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        found = [p for p in self._root.iterdir() if p.name.isdigit()]
-        return sorted(found, key=lambda p: int(p.name))
+    def non_finite(self) -> str | None:
+        """The name of a variable that holds NaN or infinity; None if all numbers are finite."""
+        for name, variable in self._variables:
+            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+                return name
+        return None
 
-    def save(self, train_step: int, state: dict[str, Any]) -> bool:
+    @property
+    def recovered(self) -> list[str]:
+        """What had to be set aside since the start, one line each."""
+        return list(self._notes)
+
+    def save(self, state: dict[str, Any]) -> bool:
         """Saves now.
 
         Args:
-            train_step: Names the checkpoint.
-            state: JSON value with the trainer's counters.
+            state: JSON value with the trainer's counters; its `train_step` names the checkpoint.
 
         Returns:
             Whether it worked. A failure (a full disk) is logged; older checkpoints stay.
         """
-        path = self._root / f"{train_step:012d}"
+        path = self._root / on_disk.directory_name(state["train_step"])
         try:
-            if path.exists():  # no update since: only the counters may have moved on
-                write_json(path / "state.json", {"format": _FORMAT, **state})
-                return True
-            with whole_directory(path) as temporary:
-                self._checkpoint.write(str(temporary / "weights"))
-                write_json(temporary / "state.json", {"format": _FORMAT, **state})
+            if not self._moved_on(path, state):
+                with whole_directory(path) as temporary:
+                    self._checkpoint.write(str(temporary / "weights"))
+                    on_disk.seal(temporary, state)
+            for old in on_disk.surplus(self._root, *self._keep):
+                retention.remove(old)
         except (OSError, tf.errors.OpError) as e:
             logging.error("the trainer's checkpoint failed, the previous one stays: %s", e)
             return False
-        for old in self.existing()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
         return True
 
+    def _moved_on(self, path: Path, state: dict[str, Any]) -> bool:
+        """Writes the state alone where the same weights are saved already."""
+        if not path.exists():
+            return False
+        try:
+            on_disk.seal(path, state, on_disk.read(path)["files"])
+        except (on_disk.DamagedError, UserError) as e:
+            self._set_aside(path, str(e))
+            return False
+        return True
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        where = set_aside(self._run_dir, path, f"damaged checkpoint: {why}")
+        self._notes.append(f"trainer checkpoint {path.name}: {why} (now {where.name})")
+
     def restore(self) -> dict[str, Any] | None:
-        """Restores the newest checkpoint that can be read.
+        """Restores the newest checkpoint that is whole; damaged newer ones go to quarantine.
 
         Returns:
             Its state, or None if there is no checkpoint.
 
         Raises:
-            RuntimeError: There are checkpoints, but none can be read.
+            UserError: There are checkpoints, but none is whole, or another Sactory wrote them.
         """
-        paths = self.existing()
-        for path in reversed(paths):
-            state = read_json(path / "state.json")
+        damaged: list[tuple[Path, str]] = []
+        for path in reversed(on_disk.find(self._root)):
             try:
-                if state is None or state.get("format") != _FORMAT:
-                    raise ValueError("state.json is missing or of another format")
-                self._checkpoint.read(str(path / "weights")).assert_consumed()
-            except Exception as e:  # TensorFlow's reader raises nearly anything
-                logging.error("checkpoint %s can't be read, trying an older one: %s", path, e)
+                state = on_disk.read(path)["state"]
+                self._load(path)
+            except on_disk.DamagedError as e:
+                logging.error("the checkpoint %s is damaged, trying an older one: %s", path, e)
+                damaged.append((path, str(e)))
                 continue
+            for bad, why in damaged:
+                self._set_aside(bad, why)
             return state
-        if paths:
-            raise RuntimeError(f"none of the checkpoints in {self._root} can be read")
+        if damaged:
+            path, why = damaged[0]
+            raise UserError(
+                f"none of the {len(damaged)} checkpoints in {self._root} is whole (the newest, "
+                f"{path.name}: {why}): put a good one there, or move them away to begin again "
+                "from new weights"
+            )
         return None
+
+    def _load(self, path: Path) -> None:
+        self._checkpoint.read(str(path / "weights")).assert_consumed()
+        bad = self.non_finite()
+        if bad is not None:
+            raise on_disk.DamagedError(f"its {bad} holds NaN or infinity")
+
+
+def _variables(items: dict[str, Any]) -> Any:
+    """Every variable with a name that says whose it is."""
+    for owner, item in items.items():
+        for part in tf.nest.flatten(item):
+            for variable in part.variables if isinstance(part, tf.Module) else (part,):
+                yield f"{owner} {variable.name.partition(':')[0]}", variable
 
 
 def next_incarnation(run_dir: RunDir) -> int:
-    """Counts this start of the trainer, from 1."""
+    """Counts this start of the trainer, from 1.
+
+    Exports and the last heartbeat know earlier starts too: were the count to begin anew because
+    its file is gone, collectors would take old weights for newer ones.
+    """
     path = run_dir.trainer_checkpoints / "incarnation.json"
-    count = int((read_json(path) or {}).get("count", 0)) + 1
+    known = [export.incarnation for export in policies.list_exports(run_dir)]
+    for source, name in ((path, "count"), (run_dir.status("train"), "incarnation")):
+        record = read_json(source)
+        known.append(int(record.get(name) or 0) if isinstance(record, dict) else 0)
+    count = max(known) + 1
     write_json(path, {"count": count})
     return count

@@ -24,8 +24,7 @@ from absl import logging
 from tf_agents.policies import policy_saver
 
 from sactory import policies as exports
-from sactory import settings
-from sactory.retention import prune
+from sactory import retention, settings
 from sactory.run_dir import RunDir, remove_leftovers, whole_directory, write_json
 
 MAX_QUEUED = 32  # a disk that hangs for hours must not fill the memory
@@ -150,7 +149,7 @@ class Exporter:
     Args:
         run_dir: The run.
         agent: Whose policies to export: a copy of them, on variables of the exporter's own.
-        run: How many exports are kept; default: the settings that gin has bound.
+        run: What is kept; default: the settings that gin has bound.
 
     Attributes:
         written: Names of the exports written by this process.
@@ -161,7 +160,7 @@ class Exporter:
     def __init__(self, run_dir: RunDir, agent: ExportedAgent, run: settings.Run | None = None):
         run = settings.Run() if run is None else run
         self._run_dir = run_dir
-        self._keep = (run.keep_exports, run.keep_exports_every_env_steps)
+        self._run = run
         self._templates = []
         for kind, policy in zip((exports.GREEDY, exports.COLLECT), agent.copy_policies()):
             run_dir.policies(kind).mkdir(parents=True, exist_ok=True)
@@ -241,4 +240,4 @@ class Exporter:
                 with whole_directory(path) as directory:
                     template.write(snapshot, directory)
         self.written.append(name)
-        prune(self._run_dir, *self._keep)
+        retention.apply(self._run_dir, self._run)

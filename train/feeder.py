@@ -15,6 +15,7 @@ from absl import logging
 
 from sactory import settings, tables
 from sactory.tables import REPLAY
+from train.poison import Poison, PoisonError
 
 _QUEUED_BLOCKS = 1
 
@@ -25,20 +26,22 @@ class Feeder:
     Every row of a pool is used once. With segments of one row this is classic uniform replay.
 
     Args:
-        address: `host:port` of the replay server.
+        target: The replay server, as Reverb's objects name it.
         learner: K = `updates_per_call`, B = `batch_size`, and how many samples to ask for ahead.
         segment_length: L, rows per item; divides K B.
         row_size: Floats per row.
         seed: Of the mixing.
+        poison: What to do about rows that can't be learned from.
     """
 
     def __init__(
         self,
-        address: str,
+        target: str,
         learner: settings.Learner,
         segment_length: int,
         row_size: int,
         seed: int,
+        poison: Poison,
     ):
         self._shape = (learner.updates_per_call, learner.batch_size, row_size)
         self._length = segment_length
@@ -46,18 +49,10 @@ class Feeder:
         self._in_flight = learner.max_in_flight or max(2, min(self._items, 2 * learner.batch_size))
         self._random = np.random.default_rng(seed)
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
-        self._generation = 0
+        self._target = target
+        self.poison = poison
         self.error: Exception | None = None
-        self.connect(address)
-
-    def connect(self, address: str) -> None:
-        """Samples from `address` from now on; the old stream ends with its next block."""
-        self.address = address
-        self._generation += 1
-        thread = threading.Thread(
-            target=self._fill, args=(address, self._generation), name="feeder", daemon=True
-        )
-        thread.start()
+        threading.Thread(target=self._fill, name="feeder", daemon=True).start()
 
     def get(self, timeout: float) -> tf.Tensor | None:
         """The next block, float32 `[K, B, row]`, or None if none came in time.
@@ -74,9 +69,9 @@ class Feeder:
                 )
             return None
 
-    def _dataset(self, address: str) -> tf.data.Dataset:
+    def _dataset(self) -> tf.data.Dataset:
         dataset = reverb.TrajectoryDataset(
-            server_address=address,
+            server_address=self._target,
             table=REPLAY,
             dtypes=tf.float32,
             shapes=tf.TensorShape([self._length, self._shape[-1]]),
@@ -89,23 +84,21 @@ class Feeder:
         options.autotune.enabled = False
         return dataset.with_options(options)
 
-    def _fill(self, address: str, generation: int) -> None:
+    def _fill(self) -> None:
         try:
-            for sample in self._dataset(address):
-                block = self._mix(sample.data)
-                while generation == self._generation:
-                    try:
-                        self._blocks.put(block, timeout=1.0)
-                        break
-                    except queue.Full:
-                        continue
-                else:
-                    return
-            raise RuntimeError("the stream ended")
+            while True:
+                try:
+                    for sample in self._dataset():
+                        self.poison.check(sample.data)
+                        self._blocks.put(self._mix(sample.data))
+                    raise RuntimeError("the stream ended")
+                except tf.errors.InvalidArgumentError as e:
+                    self.poison.drop(f"an item of another shape or type: {e.message}")
+                except PoisonError as e:
+                    self.poison.drop(str(e))
         except (tf.errors.OpError, RuntimeError) as e:
             logging.error("the sampling stream broke: %s", e)
-            if generation == self._generation:
-                self.error = e
+            self.error = e
 
     def _mix(self, segments: tf.Tensor) -> tf.Tensor:
         """Segments `[N, L, row]` to a block; rows of one segment spread over the pool."""

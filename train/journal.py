@@ -20,14 +20,25 @@ class Journal:
 
     Args:
         writer: Where rows go.
+        past: What `to_json` gave before a restart.
     """
 
-    def __init__(self, writer: MetricsWriter):
+    def __init__(self, writer: MetricsWriter, past: dict[str, Any] | None = None):
+        past = past or {}
         self._writer = writer
-        self._sums: dict[str, float] = {}
-        self._means: dict[str, float] = dict.fromkeys(_LOGGED, 0.0)
-        self._count = 0
-        self.last_return: float | None = None
+        self._sums: dict[str, float] = past.get("sums", {})
+        self._means: dict[str, float] = past.get("means", dict.fromkeys(_LOGGED, 0.0))
+        self._count: int = past.get("count", 0)
+        self.last_return: float | None = past.get("last_return")
+
+    def to_json(self) -> dict[str, Any]:
+        """The running means as the trainer's checkpoint holds them."""
+        return {
+            "sums": dict(self._sums),
+            "means": dict(self._means),
+            "count": self._count,
+            "last_return": self.last_return,
+        }
 
     def update(self, metrics: dict[str, Any]) -> None:
         """Adds the metrics of one call of the compiled update (floats or scalar tensors)."""

@@ -18,8 +18,10 @@ from sactory.heartbeat import Heartbeat
 from sactory.progress import Book
 from sactory.run_dir import RunDir, read_json, write_json
 from sactory.triggers import Every
+from train import divergence
 from train.agent import SacAgent
 from train.checkpoint import Checkpoints
+from train.divergence import DivergedError
 from train.export import Exporter
 from train.feeder import Feeder
 from train.journal import Journal
@@ -30,10 +32,6 @@ _POLL_SECONDS = 0.2
 _EXPORT_SECONDS = 120.0
 _EXPORT_SECONDS_WHEN_STOPPED = 10.0  # well within the grace period
 _RATES_SECONDS = 10.0
-
-
-class DivergedError(Exception):
-    """A metric is no finite number; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Learner:
         heartbeat: Where it reports its health.
         parts: What it is composed of.
         incarnation: Count of the trainer's starts, this one included.
-        elapsed: Seconds of training before this start.
+        state: What the restored checkpoint held beside the weights; empty if there was none.
     """
 
     def __init__(
@@ -78,14 +76,14 @@ class Learner:
         heartbeat: Heartbeat,
         parts: Parts,
         incarnation: int,
-        elapsed: float,
+        state: dict[str, Any],
     ):
         self._run_dir, self._stop, self._heartbeat = run_dir, stop, heartbeat
         self._agent, self._update = parts.agent, parts.update
         self._checkpoints, self._exporter = parts.checkpoints, parts.exporter
         self._publisher, self._feeder, self._journal = parts.publisher, parts.feeder, parts.journal
         self._incarnation = incarnation
-        self._began = time.monotonic() - elapsed
+        self._began = time.monotonic() - state.get("elapsed", 0.0)
         self._run, self._learner = settings.Run(), settings.Learner()
         self._random_steps = settings.Worker().random_steps
         self._train_step = int(parts.agent.train_step_counter.numpy())
@@ -98,6 +96,10 @@ class Learner:
         self._look_due = Every(1.0, start=time.monotonic())
         self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
         self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
+        # What the table came with at the run's beginning (a fork's, demonstrations) doesn't count.
+        foreign = state.get("foreign_rows")
+        others = max(0, self._publisher.inserted_rows - self.book.rows)
+        self._foreign_rows: int = others if foreign is None else foreign
 
     @property
     def book(self) -> Book:
@@ -108,7 +110,7 @@ class Learner:
     def ratio(self) -> float:
         """Gradient steps per row after the random steps."""
         # The server's count is fresher than the reports; a restored server's may be behind them.
-        rows = max(self.book.rows, self._publisher.inserted_rows)
+        rows = max(self.book.rows, self._publisher.inserted_rows - self._foreign_rows)
         return self._train_step / max(1, rows - self._random_steps)
 
     def run(self) -> int:
@@ -119,13 +121,19 @@ class Learner:
 
         Raises:
             ServerGoneError: The replay server was silent for too long.
-            DivergedError: The agent's numbers are no longer finite.
+            UserError: The agent's numbers are not finite, and going back did not help.
         """
+        try:
+            return self._finish(self._train())
+        except DivergedError as e:
+            return self._roll_back(e)
+
+    def _train(self) -> str | None:
+        """Trains until the end of the run, whose reason it returns, or a signal."""
         reason = None
         while reason is None and not self._stop.is_set():
             if self._publisher.error is not None:
                 raise self._publisher.error
-            self._follow_server()
             block = self._feeder.get(_POLL_SECONDS)
             if block is None:
                 self._heartbeat.update(state="waiting" if self.book.rows else "starting")
@@ -135,23 +143,28 @@ class Learner:
             reason = self._end_reason()
             if reason is None:
                 self._export_and_save()
-        return self._finish(reason)
+        return reason
 
     def _learn(self, block: Any) -> None:
         metrics = {name: float(value) for name, value in self._update(block).items()}
-        if not metrics.pop("finite"):
-            bad = {name: value for name, value in metrics.items() if not np.isfinite(value)}
-            raise DivergedError(f"metrics after train step {self._train_step}: {bad}")
         self._train_step += self._learner.updates_per_call
+        if not metrics.pop("finite"):
+            bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+            name = bad[0] if bad else "the sum of the metrics"
+            raise DivergedError(name, metrics.get(name, "not finite"), self._train_step)
         self._journal.update(metrics)
         self._publisher.count(self._train_step)
         if self._publisher.wants_weights:
-            vector = self._agent.policy_vector()
-            if not np.isfinite(vector).all():
-                raise DivergedError(f"the policy's weights after train step {self._train_step}")
-            self._publisher.offer(self._train_step, vector)
+            self._publisher.offer(self._train_step, self._policy_vector())
         self._heartbeat.progress(self._train_step)
         self._heartbeat.update(state="training")
+
+    def _policy_vector(self) -> np.ndarray:
+        """The policy's weights, float32 `[W]`, finite."""
+        vector = self._agent.policy_vector()
+        if not np.isfinite(vector).all():
+            raise DivergedError("a weight of the policy", "not finite", self._train_step)
+        return vector
 
     def _log_episodes(self) -> None:
         while self._publisher.episodes:
@@ -160,6 +173,8 @@ class Learner:
         now = time.monotonic()
         if self._tell_due(now):
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
+            if self._publisher.published_time is not None:
+                self._heartbeat.update(weights_time=self._publisher.published_time)
         if self._rates_due(now):
             seconds = now - self._rated[0]
             self._journal.rates(
@@ -179,6 +194,7 @@ class Learner:
             "episodes": self.book.episodes,
             "last_train_return": self._journal.last_return,
             "incarnation": self._incarnation,
+            "dropped_blocks": self._feeder.poison.dropped,
             "book": self.book.to_json(),
         }
 
@@ -191,30 +207,36 @@ class Learner:
     def export(self) -> None:
         """Hands the policy as it is now to the exporter."""
         self._exporter.export(
-            self._agent.policy_vector(), self.book.env_steps, self._train_step, self._incarnation
+            self._policy_vector(), self.book.env_steps, self._train_step, self._incarnation
         )
 
     def save(self) -> bool:
         """Saves a checkpoint; False if that failed.
 
         Raises:
-            DivergedError: A weight is no finite number; nothing is saved.
+            DivergedError: Something that is saved is not finite; nothing is written.
         """
-        if not self._agent.is_finite():
-            raise DivergedError(f"the weights after train step {self._train_step}")
+        began = time.monotonic()
+        bad = self._checkpoints.non_finite()
+        if bad is not None:
+            raise DivergedError(bad, "not finite", self._train_step)
         state = {
+            "train_step": self._train_step,
+            "env_steps": self.book.env_steps,
             "book": self.book.to_json(),
-            "elapsed": time.monotonic() - self._began,
+            "journal": self._journal.to_json(),
+            "foreign_rows": self._foreign_rows,
+            "elapsed": began - self._began,
             "incarnation": self._incarnation,
         }
-        saved = self._checkpoints.save(self._train_step, state)
+        saved = self._checkpoints.save(state)
         if saved:
-            self._heartbeat.update(checkpoint_time=time.time())
+            self._heartbeat.update(
+                checkpoint_time=time.time(),
+                checkpoint_seconds=time.monotonic() - began,
+                recovered=self._checkpoints.recovered,
+            )
         return saved
-
-    def _follow_server(self) -> None:
-        if self._publisher.address != self._feeder.address and self._publisher.address:
-            self._feeder.connect(self._publisher.address)
 
     def _end_reason(self) -> str | None:
         if self.book.env_steps >= self._run.max_env_steps:
@@ -254,3 +276,12 @@ class Learner:
         self._heartbeat.close("done")
         logging.info("the run is done (%s): %s", reason, counters)
         return supervision.OK
+
+    def _roll_back(self, error: DivergedError) -> int:
+        """Ends this start, so that the next one goes on from the last good checkpoint."""
+        logging.error("training diverged: %s", error)
+        self._heartbeat.update(**self._counters(), error=f"diverged: {error}")
+        self._journal.close()
+        divergence.record(self._run_dir, error, self._incarnation)
+        self._heartbeat.close("stopped")
+        return supervision.RETRY

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 from absl import logging
 
 from sactory import config, cpus, settings, supervision
+from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, hold_lock, read_json
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk may have room again: no failure, try later
 
 
 def main(argv: list[str]) -> int:
@@ -27,21 +32,27 @@ def main(argv: list[str]) -> int:
     stop = supervision.start_signal_thread()
     config.load(run_dir)
     plan = cpus.claim("train", settings.Train().cpus)
-    last_beat = read_json(run_dir.status("train")) or {}  # before ours replaces it
+    last_beat = read_json(run_dir.status("train"))  # before ours replaces it
+    last_book = last_beat.get("book") if isinstance(last_beat, dict) else None
     heartbeat = Heartbeat(run_dir, "train")
 
     from sactory.client import ServerGoneError
-    from train.learner import DivergedError
     from train.setup import make_learner
 
     try:
-        learner = make_learner(run_dir, stop, heartbeat, plan, last_beat.get("book", {}))
+        learner = make_learner(run_dir, stop, heartbeat, plan, last_book or {})
         if learner is None:
             heartbeat.close("stopped")
             return supervision.RETRY
         return learner.run()
-    except (ServerGoneError, DivergedError) as e:
+    except UserError as e:
+        heartbeat.update(error=str(e))
+        heartbeat.close("failed")
+        raise
+    except (ServerGoneError, OSError) as e:
+        if isinstance(e, OSError) and e.errno not in _FULL:
+            raise
         logging.error("%s", e)
         heartbeat.update(error=str(e))
-        heartbeat.close("failed" if isinstance(e, DivergedError) else "stopped")
-        return supervision.FAILED if isinstance(e, DivergedError) else supervision.RETRY
+        heartbeat.close("stopped")
+        return supervision.RETRY

@@ -1,7 +1,7 @@
 """The trainer's link to the rest of the run, on a thread of its own.
 
 Drains the collectors' reports into the book, publishes the weights and the run's state, and notices
-when the server moved or lost what was published.
+when the server lost what was published.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Publisher:
             run, from 1.
         replay_rows: Rows in the replay table.
         inserted_rows: Rows inserted into it over the run, as far as the server remembers.
-        address: Where the replay server is.
+        published_time: When weights were published last, unix seconds; None before that.
         error: Why the thread gave up, or None.
     """
 
@@ -48,16 +48,16 @@ class Publisher:
         self.book = book
         self.episodes: collections.deque[tuple[int, progress.Episode]] = collections.deque()
         self.replay_rows = self.inserted_rows = 0
-        self.address = client_lib.address_of(run_dir)
+        self.published_time: float | None = None
         self.error: Exception | None = None
-        self._run_dir, self._client, self._stop = run_dir, client, stop
+        self._client, self._stop = client, stop
+        self._watchdog = client_lib.Watchdog(client, run_dir)
         self._seconds, self._segment_length = settings.Train().publish_seconds, segment_length
         self._incarnation = incarnation
         self._lock = threading.Lock()
         self._newest: tuple[weights.Version, np.ndarray] | None = None
         self._published: weights.Version | None = None
         self._puts_after: int | None = None
-        self._answered = time.monotonic()
         self._train_step = 0
         self._ended = False
         self._thread = threading.Thread(target=self._loop, name="publisher", daemon=True)
@@ -89,13 +89,8 @@ class Publisher:
 
     def last_round(self) -> None:
         """One more round within a time limit: a lost server must not hold up saving."""
-        last = threading.Thread(target=self._round_or_nothing, daemon=True)
-        last.start()
-        last.join(_LAST_ROUND_SECONDS)
-
-    def _round_or_nothing(self) -> None:
         with contextlib.suppress(RuntimeError, client_lib.ServerGoneError):
-            self.round()
+            client_lib.within(_LAST_ROUND_SECONDS, self.round)
 
     def _loop(self) -> None:
         while not self._stop.wait(self._seconds):
@@ -110,11 +105,9 @@ class Publisher:
     def round(self) -> None:
         """Drains, publishes what is new and looks after the server."""
         with self._lock:
-            infos = client_lib.table_infos(self._client, self._run_dir)
+            infos = self._watchdog.infos()
             if infos is None:
-                self._look_again()
                 return
-            self._answered = time.monotonic()
             replay = infos[REPLAY]
             self.replay_rows = replay.current_size * self._segment_length
             inserts = replay.rate_limiter_info.insert_stats.completed
@@ -134,6 +127,7 @@ class Publisher:
                 version, vector = self._newest
                 weights.publish(self._client, version, vector)
                 self._published, self._puts_after = version, puts + 1
+                self.published_time = time.time()
             self._publish_state()
 
     def _publish_state(self) -> None:
@@ -148,11 +142,3 @@ class Publisher:
             stop=self._ended,
         )
         client_lib.put_json(self._client, STATE, state.to_json())
-
-    def _look_again(self) -> None:
-        address = client_lib.address_of(self._run_dir)
-        if address is not None and address != self.address:
-            logging.info("the replay server moved to %s", address)
-            self._client, self.address = reverb.Client(address), address
-        if time.monotonic() - self._answered > client_lib.PATIENCE_SECONDS:
-            raise client_lib.ServerGoneError("the replay server has been silent for too long")

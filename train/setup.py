@@ -17,14 +17,16 @@ from sactory.cpus import CpuPlan
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
-from sactory.run_dir import RunDir
+from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs, to_tf_agents
+from train import divergence
 from train.agent import SacAgent
 from train.checkpoint import Checkpoints, next_incarnation
 from train.export import Exporter
 from train.feeder import Feeder
 from train.journal import Journal
 from train.learner import Learner, Parts
+from train.poison import Poison
 from train.publisher import Publisher
 from train.update import make_update
 
@@ -52,37 +54,50 @@ def make_learner(
         The learner; None if `stop` was set while waiting for the replay server.
 
     Raises:
-        UserError: `train.device` names a device that isn't there.
+        UserError: `train.device` names a device that isn't there; no checkpoint is whole.
         client_lib.ServerGoneError: No replay server answered.
     """
     configure_tensorflow(plan)
     specs = Specs.load(run_dir)
     _, action_spec, time_step_spec = to_tf_agents(specs)
-    seed = settings.Run().seed
-    agent = SacAgent(time_step_spec, action_spec, settings.SacAgent(), seed)
+    agent = SacAgent(time_step_spec, action_spec, settings.SacAgent(), settings.Run().seed)
     agent.initialize()
-    past = restore(run_dir, agent, last_book)
-    journal = Journal(MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False))
+    past = restore(run_dir, agent, heartbeat, last_book)
+    writer = MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False)
+    journal = Journal(writer, past.state.get("journal"))
     exporter = Exporter(run_dir, agent)
     announce(run_dir, agent, past, journal, exporter)
 
-    client = client_lib.connect(run_dir, stop.event)
-    address = client_lib.address_of(run_dir)
-    if client is None or address is None:
+    links = _connect(run_dir, stop, agent, past, specs.row.size)
+    if links is None:
         return None
-    learner, length = settings.Learner(), settings.Replay().segment_length
-    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
-    publisher.start(past.train_step, agent.policy_vector())
+    learner = settings.Learner()
     parts = Parts(
         agent=agent,
         update=make_update(agent, specs.row, learner.updates_per_call, learner.xla),
         checkpoints=past.checkpoints,
         exporter=exporter,
-        publisher=publisher,
-        feeder=Feeder(address, learner, length, specs.row.size, seed + past.incarnation),
+        publisher=links[0],
+        feeder=links[1],
         journal=journal,
     )
-    return Learner(run_dir, stop, heartbeat, parts, past.incarnation, past.elapsed)
+    return Learner(run_dir, stop, heartbeat, parts, past.incarnation, past.state)
+
+
+def _connect(
+    run_dir: RunDir, stop: supervision.Stop, agent: SacAgent, past: Past, row_size: int
+) -> tuple[Publisher, Feeder] | None:
+    """Publishes the restored weights, then begins to sample; None after a stop."""
+    client = client_lib.connect(run_dir, stop.event)
+    if client is None:
+        return None
+    length, seed = settings.Replay().segment_length, settings.Run().seed + past.incarnation
+    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
+    publisher.start(past.train_step, agent.policy_vector())
+    feeder = Feeder(
+        client_lib.target(run_dir), settings.Learner(), length, row_size, seed, Poison(run_dir)
+    )
+    return publisher, feeder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,39 +109,52 @@ class Past:
         book: What the collectors had done.
         train_step: Gradient steps of the restored agent.
         incarnation: Count of the trainer's starts, this one included.
-        elapsed: Seconds of training before this start.
+        state: What the checkpoint held beside the weights; empty if there was none.
     """
 
     checkpoints: Checkpoints
     book: progress.Book
     train_step: int
     incarnation: int
-    elapsed: float
+    state: dict[str, Any]
 
 
-def restore(run_dir: RunDir, agent: SacAgent, last_book: dict[str, Any]) -> Past:
+def restore(
+    run_dir: RunDir, agent: SacAgent, heartbeat: Heartbeat, last_book: dict[str, Any]
+) -> Past:
     """Restores the agent from the newest checkpoint, if there is one, and counts this start."""
     incarnation = next_incarnation(run_dir)
-    checkpoints = Checkpoints(run_dir, agent.checkpoint_items(), settings.Train().keep_checkpoints)
+    train = settings.Train()
+    keep = (train.keep_checkpoints, train.keep_checkpoints_every_env_steps)
+    checkpoints = Checkpoints(run_dir, agent.checkpoint_items(), *keep)
     state = checkpoints.restore() or {}
     # Env steps never go back, even where the collector that made them has died since.
     book = progress.Book.from_json(state.get("book", {}))
     book.merge(progress.Book.from_json(last_book))
     train_step = int(agent.train_step_counter.numpy())
-    return Past(checkpoints, book, train_step, incarnation, state.get("elapsed", 0.0))
+    heartbeat.update(
+        recovered=checkpoints.recovered, env_steps=book.env_steps, train_steps=train_step
+    )
+    return Past(checkpoints, book, train_step, incarnation, state)
 
 
 def announce(
     run_dir: RunDir, agent: SacAgent, past: Past, journal: Journal, exporter: Exporter
 ) -> None:
     """Records a restart, and sees to it that there is a policy to act with, even untrained."""
-    if past.incarnation > 1:
-        logging.info("restarted at train step %d", past.train_step)
-        journal.event(
-            "restart", past.book, train_step=past.train_step, incarnation=past.incarnation
-        )
+    exported = bool(policies.list_exports(run_dir, policies.COLLECT))
+    origin = (read_json(run_dir.provenance) or {}).get("forked_from")
+    counters = {"train_step": past.train_step, "incarnation": past.incarnation}
+    divergence.tell_rollback(run_dir, journal, past.book, past.train_step)
+    if origin and not exported:
+        logging.info("started from %s", origin)
+        journal.event("fork", past.book, **counters, run_dir=origin["run_dir"])
+    elif past.incarnation > 1:
+        note = "" if past.state else ", the initial weights, for there is no checkpoint yet"
+        logging.info("restarted at train step %d%s", past.train_step, note)
+        journal.event("restart", past.book, **counters)
         policies.mark_overtaken(run_dir, past.train_step, past.incarnation)
-    if policies.list_exports(run_dir, policies.COLLECT):
+    if exported:
         return
     vector, env_steps = agent.policy_vector(), past.book.env_steps
     exporter.export(vector, env_steps, past.train_step, past.incarnation)

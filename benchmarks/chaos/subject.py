@@ -1,0 +1,164 @@
+"""A real `sactory run` under test, seen from outside: its files, its processes, its counters."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import psutil
+
+from sactory import status
+from sactory.metrics import read_log
+from sactory.run_dir import RunDir, read_json
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAMS = ("replay_server", "collect_0", "train", "eval")
+_POLL_SECONDS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """What a run has done, at one moment.
+
+    Attributes:
+        env_steps: Simulator steps, from the trainer's book.
+        train_steps: Gradient steps.
+        rows_inserted: Rows that the replay server has ever taken.
+        incarnation: Starts of the trainer.
+        pids: Of the living programs, by name.
+    """
+
+    env_steps: int
+    train_steps: int
+    rows_inserted: int
+    incarnation: int
+    pids: dict[str, int]
+
+
+class Subject:
+    """Starts a run and looks at it.
+
+    Args:
+        run_dir: Where it lives.
+        config: Its configuration file.
+        settings: Bindings that it changes, name to value.
+    """
+
+    def __init__(self, run_dir: Path, config: str, settings: dict[str, Any]):
+        self.run_dir = RunDir(run_dir)
+        self.words = ["sactory", "run", config, "--run_dir", str(run_dir)]
+        for name, value in settings.items():
+            self.words += ["--set", f"{name} = {value!r}"]
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self.console = run_dir.with_name(run_dir.name + ".console")
+
+    def start(self) -> None:
+        """Starts the run, or resumes it."""
+        with open(self.console, "ab") as console:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sactory.cli", *self.words[1:]],
+                cwd=ROOT,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of `sactory run`; None while it goes on."""
+        return None if self._process is None else self._process.poll()
+
+    def end(self) -> None:
+        """Stops the run if it still goes on, whatever state it is in."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(120)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def counters(self) -> Counters:
+        """The counters now."""
+        train = read_json(self.run_dir.status("train")) or {}
+        server = read_json(self.run_dir.status("replay_server")) or {}
+        now = status.collect(self.run_dir)
+        pids = {status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]}
+        return Counters(
+            env_steps=now["env_steps"],
+            train_steps=now["train_steps"],
+            rows_inserted=int(server.get("rows_inserted") or 0),
+            incarnation=int(train.get("incarnation") or 0),
+            pids=pids,
+        )
+
+    def wait_until(self, true: Callable[[Counters], bool], timeout: float) -> Counters | None:
+        """Polls until `true`; None after `timeout` seconds or when the run has ended."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            counters = self.counters()
+            if true(counters):
+                return counters
+            if self.exit_code is not None:
+                return None
+            time.sleep(_POLL_SECONDS)
+        return None
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process whose command line names the run directory or its services."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            if process.info["status"] == psutil.STATUS_ZOMBIE:
+                continue
+            if any(str(self.run_dir.root) in word for word in process.info["cmdline"] or []):
+                found.append(process)
+        return found
+
+    def copies(self, program: str) -> list[int]:
+        """Living processes that are the program itself (not its `supervise` or service)."""
+        verb, _, worker = program.replace("replay_server", "replay-server").partition("_")
+        found = []
+        for process in self.processes():
+            words = process.info["cmdline"]
+            if "sactory.cli" not in words or words[words.index("sactory.cli") + 1] != verb:
+                continue
+            if not worker or words[-1] == worker:
+                found.append(process.pid)
+        return found
+
+    def ancestors(self, program: str) -> dict[str, int]:
+        """Processes behind a program: its service script's process and its `supervise`."""
+        pid = self.counters().pids.get(program)
+        chain: dict[str, int] = {}
+        with contextlib.suppress(psutil.Error):
+            if pid is not None:
+                service = psutil.Process(psutil.Process(pid).ppid())
+                chain = {"service": service.pid, "supervise": service.ppid()}
+        return chain
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Records of one kind in train.log."""
+        return [row for row in read_log(self.run_dir.train_log) if row.get("event") == name]
+
+
+def kill(pid: int, number: signal.Signals) -> bool:
+    """Sends a signal; False if the process is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def median(values: Sequence[float]) -> float | None:
+    """The middle value; None of nothing."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None

@@ -1,0 +1,134 @@
+"""The trainer's checkpoints on disk: how they are found, checked and thinned out.
+
+    R/train/<train_step>/weights.*     networks, targets, optimizers, temperature, train step
+    R/train/<train_step>/state.json    counters, the book of progress, hashes of the files
+
+`train.checkpoint` writes and restores them, `sactory.fork` copies one into another run. What the
+state means is the learner's business. Needs no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from sactory.errors import UserError
+from sactory.policies import file_hashes
+from sactory.provenance import sha256
+from sactory.run_dir import read_json, write_json
+
+FORMAT = 2
+STATE = "state.json"
+
+
+class DamagedError(Exception):
+    """A checkpoint's files are not what was written; the message says what is wrong."""
+
+
+def directory_name(train_step: int) -> str:
+    """The train step, padded so that names sort as numbers."""
+    return f"{train_step:012d}"
+
+
+def find(root: Path) -> list[Path]:
+    """All checkpoints in R/train, oldest first, whole or damaged."""
+    try:
+        found = [p for p in root.iterdir() if p.name.isdigit()]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda p: int(p.name))
+
+
+def seal(directory: Path, state: dict[str, Any], files: dict[str, str] | None = None) -> None:
+    """Writes the state beside the weights, with hashes by which `read` knows both again.
+
+    Args:
+        directory: The checkpoint.
+        state: JSON value with `train_step`, `env_steps` and the trainer's other counters.
+        files: Hashes of the weights' files where they are known; None: of the files as they are.
+    """
+    files = file_hashes(directory, (STATE,)) if files is None else files
+    record = {"format": FORMAT, "files": files, "state": state}
+    write_json(directory / STATE, {**record, "sha256": _digest(record)})
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `seal` wrote, after comparing every file with its hash: `state` and `files`.
+
+    Raises:
+        DamagedError: The files are not what was written.
+        UserError: Another version of Sactory wrote it.
+    """
+    record = _read_record(path)
+    found = file_hashes(path, (STATE,))
+    for name, digest in record["files"].items():
+        if found.get(name) != digest:
+            what = "is missing" if name not in found else "has changed since it was written"
+            raise DamagedError(f"its {name} {what}")
+    return record
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = read_json(path / STATE)
+    if not isinstance(record, dict):
+        raise DamagedError(f"its {STATE} is missing or not JSON")
+    if record.get("format") != FORMAT:
+        raise UserError(
+            f"the checkpoint {path} has format {record.get('format')}, this Sactory reads "
+            f"{FORMAT}: go on with the Sactory that wrote it (provenance.json names it)"
+        )
+    if record.pop("sha256", None) != _digest(record):
+        raise DamagedError(f"its {STATE} has changed since it was written")
+    if record["state"]["train_step"] != int(path.name):
+        raise DamagedError(f"it was written as train step {record['state']['train_step']}")
+    return record
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return sha256(json.dumps(record, sort_keys=True).encode())
+
+
+def peek(path: Path) -> dict[str, Any] | None:
+    """The state, without a look at the weights; None if it can't be read."""
+    try:
+        return _read_record(path)["state"]
+    except (DamagedError, UserError, OSError):
+        return None
+
+
+def env_steps(path: Path) -> int | None:
+    """Env steps of the run when a checkpoint was written; None if it can't say."""
+    state = peek(path)
+    return None if state is None else int(state["env_steps"])
+
+
+def listing(root: Path, besides: Collection[Path] = ()) -> str:
+    """The checkpoints that exist, for a message."""
+    words = []
+    for path in find(root):
+        steps = env_steps(path)
+        if path not in besides and steps is not None:
+            words.append(f"{int(path.name)} ({steps} env steps)")
+    return f"there are {', '.join(words)}" if words else "there is no other"
+
+
+def surplus(root: Path, keep_last: int, keep_every_env_steps: int) -> list[Path]:
+    """The checkpoints that may go.
+
+    Kept are the newest `keep_last`, the first of each stretch of `keep_every_env_steps` env steps,
+    and what can't be read: that is for `restore` to judge.
+    """
+    older = find(root)[:-keep_last]
+    steps = {path: env_steps(path) for path in older}
+    stretches: set[int] = set()
+    may_go = []
+    for path in older:
+        at = steps[path]
+        if at is None:
+            continue
+        if at // keep_every_env_steps in stretches:
+            may_go.append(path)
+        stretches.add(at // keep_every_env_steps)
+    return may_go

@@ -1,0 +1,172 @@
+"""The harness that hurts runs must see what it is there to see."""
+
+import dataclasses
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.chaos import counted_env, faults, soak
+from benchmarks.chaos.invariants import Observer, check_logs
+from benchmarks.chaos.subject import Counters, Subject
+
+WELL = Counters(1000, 500, 1000, 1, {"replay_server": 1, "collect_0": 2, "train": 3, "eval": 4})
+
+
+@pytest.fixture
+def subject(tmp_path):
+    (tmp_path / "run").mkdir()
+    return Subject(tmp_path / "run", "configs/debug.gin", {})
+
+
+def write_log(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def violations_of(subject, *counters):
+    observer = Observer(subject)
+    for c in counters:
+        observer._look(c)
+    return observer.violations
+
+
+def test_counters_that_only_grow_are_well(subject):
+    later = dataclasses.replace(WELL, env_steps=1001, train_steps=501)
+    assert violations_of(subject, WELL, WELL, later) == []
+
+
+def test_env_steps_that_go_back_are_a_violation(subject):
+    (text,) = violations_of(subject, WELL, dataclasses.replace(WELL, env_steps=999))
+    assert "env steps went back from 1000 to 999" in text
+
+
+def test_train_steps_may_go_back_with_a_restart_only(subject):
+    back = dataclasses.replace(WELL, train_steps=400)
+    (text,) = violations_of(subject, WELL, back)
+    assert "without a restart" in text
+    observer = Observer(subject)
+    for c in (WELL, dataclasses.replace(back, incarnation=2)):
+        observer._look(c)
+    assert (observer.violations, observer.setbacks) == ([], [100])
+
+
+def test_a_run_that_stands_still_is_a_violation(subject, monkeypatch):
+    monkeypatch.setattr("benchmarks.chaos.invariants._STUCK_SECONDS", -1.0)
+    (text,) = violations_of(subject, WELL, WELL)
+    assert "nothing has moved" in text
+
+
+def test_two_copies_of_a_program_are_a_violation(subject, monkeypatch):
+    monkeypatch.setattr("benchmarks.chaos.invariants._COPIES_SECONDS", -1.0)
+    sleep = "import time, sys; time.sleep(60)"
+    words = [sys.executable, "-c", sleep, "sactory.cli", "train", "--run_dir"]
+    copies = [subprocess.Popen([*words, str(subject.run_dir)]) for _ in range(2)]
+    try:
+        assert sorted(subject.copies("train")) == sorted(p.pid for p in copies)
+        assert subject.copies("eval") == []
+        (text,) = violations_of(subject, WELL, WELL)
+        assert "2 copies of train" in text
+    finally:
+        for process in copies:
+            process.kill()
+            process.wait()
+
+
+def test_sound_logs_are_well(subject):
+    write_log(
+        subject.run_dir.train_log,
+        [
+            {"step": 10, "episode": 1, "episode_reward": 1.0, "train_step": 5},
+            {"step": 20, "episode": 2, "episode_reward": 1.0, "train_step": 9},
+            {"step": 20, "event": "restart", "train_step": 5},
+            {"step": 30, "episode": 3, "episode_reward": 1.0, "train_step": 7},
+        ],
+    )
+    write_log(subject.run_dir.eval_log, [{"step": 0, "export": "a"}, {"step": 9, "export": "b"}])
+    with open(subject.run_dir.train_log, "a") as f:
+        f.write('{"half')  # being written
+    assert check_logs(subject) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([{"step": 9, "export": "a"}, {"step": 9, "export": "a"}], "a was scored 2 times"),
+        (["half", {"step": 9, "export": "a"}], "line 1 is not JSON"),
+    ],
+)
+def test_an_unsound_eval_log_is_a_violation(subject, rows, text):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    subject.run_dir.eval_log.write_text("\n".join(lines) + "\n")
+    (found,) = check_logs(subject)
+    assert text in found
+
+
+@pytest.mark.parametrize(
+    ("second", "text"),
+    [
+        ({"step": 5, "episode": 2, "train_step": 9}, "env steps go back"),
+        ({"step": 30, "episode": 1, "train_step": 9}, "episode 1 stands there 2 times"),
+        ({"step": 30, "episode": 2, "train_step": 4}, "train step 4 follows 5"),
+    ],
+)
+def test_an_unsound_train_log_is_a_violation(subject, second, text):
+    first = {"step": 10, "episode": 1, "train_step": 5}
+    write_log(
+        subject.run_dir.train_log, [{**row, "episode_reward": 1.0} for row in (first, second)]
+    )
+    (found,) = check_logs(subject)
+    assert text in found
+
+
+@pytest.mark.parametrize("how", [faults.truncate, faults.flip_bit, faults.empty, faults.remove])
+def test_damage_changes_the_file(tmp_path, how):
+    path, content = tmp_path / "f", bytes(range(256))
+    path.write_bytes(content)
+    how(path, random.Random(0))
+    assert not path.exists() or path.read_bytes() != content
+
+
+def test_a_frozen_program_goes_on_afterwards(subject, monkeypatch):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    pids = dict.fromkeys(WELL.pids, child.pid)
+    monkeypatch.setattr(subject, "counters", lambda: dataclasses.replace(WELL, pids=pids))
+    monkeypatch.setattr("benchmarks.chaos.faults.time.sleep", lambda _: None)
+    try:
+        injected = faults.freeze(subject, random.Random(0))
+        assert injected is not None and injected.kind == "freeze"
+        child.send_signal(signal.SIGTERM)  # a stopped process would not end
+        assert child.wait(10) == -signal.SIGTERM
+    finally:
+        child.kill()
+
+
+def test_counter_counts_the_collectors_steps(tmp_path, monkeypatch):
+    path = tmp_path / "count"
+    counted_env.make_counter(path)
+    assert counted_env.read_counter(path) == 0
+    for words, count in ((["collect"], 3), (["eval"], 3)):
+        monkeypatch.setattr(counted_env, "_command_line", lambda words=words: words)
+        env = counted_env.load(str(path))
+        env.reset()
+        for _ in range(3):
+            env.step(np.zeros(env.action_spec().shape, np.float32))
+        assert counted_env.read_counter(path) == count
+
+
+def test_table_has_a_line_for_each_kind_and_one_for_all():
+    record = {"text": "x", "rows_lost": 3, "updates_lost": 0, "env_steps": 9}
+    lines = soak.table(
+        [
+            {"kind": "signal", "seconds_to_recover": 2.0, **record},
+            {"kind": "signal", "seconds_to_recover": None, **record},
+            {"kind": "freeze", "seconds_to_recover": 4.0, **record},
+        ]
+    ).splitlines()
+    assert lines[2].startswith("| freeze | 1 | 1 | 4.0 | 4.0 | 3 | 0")
+    assert lines[3].startswith("| signal | 2 | 1 | 2.0 | 2.0")
+    assert lines[4].startswith("| all | 3 | 2 |")

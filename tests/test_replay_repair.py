@@ -1,0 +1,84 @@
+"""A running replay server is asked for a repair, and is killed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from collect.writer import SegmentWriter
+from sactory import client as client_lib
+from sactory import supervision, tables
+from sactory.init_run import init
+from sactory.run_dir import RunDir, read_json, write_json
+from sactory.specs import Specs
+from sactory.supervision import Stop, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    init(
+        run_dir, "configs/debug.gin", ["replay.mode = 'async'", "collect.Worker.random_steps = 20"]
+    )
+    return run_dir
+
+
+@pytest.fixture
+def serve(run_dir):
+    started = []
+
+    def start():
+        run_dir.address.unlink(missing_ok=True)  # this process shall not dial the last one's
+        command = [sys.executable, "-m", "sactory.cli", "replay-server", "--run_dir", str(run_dir)]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        client = client_lib.connect(run_dir, Stop().event, patience=90)
+        assert client is not None and process.poll() is None
+        return process, client
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def replay(client):
+    infos = client_lib.table_infos(client)
+    assert infos is not None
+    return infos[tables.REPLAY]
+
+
+def told(run_dir, **wanted):
+    """Whether the server's heartbeat says so; it comes once a second."""
+    beat = read_json(run_dir.status("replay_server")) or {}
+    return all(beat.get(key) == value for key, value in wanted.items())
+
+
+def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir, serve):
+    first, client = serve()
+    size = Specs.load(run_dir).row.size
+    writer = SegmentWriter(client, 1, size)
+    for i in range(40):
+        writer.add(np.full(size, i, np.float32))
+    assert writer.flush(20)
+    poison = client.trajectory_writer(1, validate_items=False)
+    poison.append([np.zeros((1, size + 1), np.float32)])
+    poison.create_item(tables.REPLAY, 1.0, poison.history[0][-1])
+    poison.flush(0, 20_000)
+    assert replay(client).current_size == 41
+    write_json(run_dir.repair, {"reason": "wrong shape", "time": 1.0})
+    _, said = first.communicate(timeout=90)
+    assert first.returncode == supervision.RETRY, said
+    second, client = serve()
+    assert replay(client).current_size == 40
+    assert replay(client).rate_limiter_info.insert_stats.completed == 41
+    assert not run_dir.repair.exists()
+    repaired = {"repaired_items": 1, "checkpoint_rows": 40, "pid": second.pid}
+    assert wait_for(lambda: told(run_dir, **repaired), Stop(), timeout=60)
+    second.kill()
+    second.communicate(timeout=60)
+    _, client = serve()
+    assert replay(client).current_size == 40
