@@ -125,7 +125,7 @@ def _column(tensor: Any) -> Column:
     dtype = tf.as_dtype(tensor.dtype)
     if dtype.is_floating:
         try:
-            data = cramjam.snappy.decompress_raw(tensor.tensor_content)
+            data = bytes(cramjam.snappy.decompress_raw(tensor.tensor_content))
             flat = np.frombuffer(data, dtype.as_numpy_dtype)
             finite = np.isfinite(flat.reshape(steps, -1))
             if not finite.all():
