@@ -107,14 +107,18 @@ def final_score(run_dir: RunDir, core: int) -> float:
 
 
 def table() -> str:
-    """The results as Markdown, one line a task."""
-    lines = ["| task | scores at 100 k env steps | mean | wanted |", "|---|---|---|---|"]
+    """The results as Markdown, one line a task; beside training ten episodes are played."""
+    lines = [
+        f"| task | scores at 100 k env steps, {EPISODES} episodes | mean | mean of 10 | wanted |",
+        "|---|---|---|---|---|",
+    ]
     for task, wanted in WANTED.items():
         results = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{task}_*.json"))]
-        scores = [r["score"] for r in results]
-        if scores:
-            each = ", ".join(f"{s:.0f} (seed {r['seed']})" for s, r in zip(scores, results))
-            lines.append(f"| {task} | {each} | {statistics.mean(scores):.0f} | {wanted} |")
+        if results:
+            each = ", ".join(f"{r['score']:.0f} (seed {r['seed']})" for r in results)
+            mean = statistics.mean(r["score"] for r in results)
+            of_ten = statistics.mean(r["curve"][-1][1] for r in results)
+            lines.append(f"| {task} | {each} | {mean:.0f} | {of_ten:.0f} | {wanted} |")
     return "\n".join(lines)
 
 
