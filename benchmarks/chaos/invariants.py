@@ -44,7 +44,8 @@ class Observer:
     def stop(self) -> None:
         """Ends watching and looks at the logs a last time."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self.violations += check_logs(self._subject)
 
     def _loop(self) -> None:

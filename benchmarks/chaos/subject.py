@@ -87,16 +87,19 @@ class Subject:
             self._process.kill()
 
     def counters(self) -> Counters:
-        """The counters now."""
+        """The counters now; all zero before init is over."""
+        if not self.run_dir.is_frozen:
+            return Counters(0, 0, 0, 0, {})
+        now = status.collect(self.run_dir)
+        # After the counters: a start that explains why they went back must not be missed.
         train = read_json(self.run_dir.status("train")) or {}
         server = read_json(self.run_dir.status("replay_server")) or {}
-        now = status.collect(self.run_dir)
         pids = {status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]}
         return Counters(
             env_steps=now["env_steps"],
             train_steps=now["train_steps"],
             rows_inserted=int(server.get("rows_inserted") or 0),
-            incarnation=int(train.get("incarnation") or 0),
+            incarnation=int(train.get("starts") or 0),
             pids=pids,
         )
 
@@ -128,7 +131,9 @@ class Subject:
         found = []
         for process in self.processes():
             words = process.info["cmdline"]
-            if "sactory.cli" not in words or words[words.index("sactory.cli") + 1] != verb:
+            if "supervise.service" in words or "sactory.cli" not in words:
+                continue
+            if words[words.index("sactory.cli") + 1] != verb:
                 continue
             if not worker or words[-1] == worker:
                 found.append(process.pid)
