@@ -53,7 +53,7 @@ format: setup
 types: setup
 	@basedpyright $(ARGS)
 
-# benchmarks/learning.py takes hours and is run by itself.
+# benchmarks.learning takes hours and is run by itself.
 bench: setup
 	@for script in benchmarks/env_overhead.py benchmarks/learner.py; do \
 		echo "== $$script"; python "$$script" $(ARGS) || exit; done

@@ -1,6 +1,6 @@
 """Scores of the shipped task files at 100 k env steps: every run a real `sactory run`.
 
-    python benchmarks/learning.py --tasks=walker_walk,finger_spin --seeds=1,2
+    python -m benchmarks.learning --tasks=walker_walk,finger_spin --seeds=1,2
 
 One run a core, as many at a time as the process may use. A run that was interrupted resumes, one
 whose result is there is left out, so the same command goes on where it stopped. Results are
@@ -9,16 +9,16 @@ benchmarks/results/learning/<task>_<seed>.json; `--table` prints them as Markdow
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import queue
 import shlex
 import statistics
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+from benchmarks import cores
 from sactory.flags import Flags, run_script
 from sactory.metrics import read_log
 from sactory.run_dir import RunDir, read_json, write_json
@@ -134,25 +134,9 @@ def main(argv: list[str]) -> None:
         runs = Path(args.runs).resolve()
         runs.mkdir(parents=True, exist_ok=True)
         RESULTS.mkdir(parents=True, exist_ok=True)
-        jobs: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-        for seed in args.seeds.split(","):
-            for task in args.tasks.split(","):
-                if not (RESULTS / f"{task}_{seed}.json").exists():
-                    jobs.put((task, int(seed)))
-
-        def work(core: int) -> None:
-            while True:
-                try:
-                    task, seed = jobs.get_nowait()
-                except queue.Empty:
-                    return
-                train(task, seed, runs, core)
-
-        workers = [threading.Thread(target=work, args=[c]) for c in sorted(os.sched_getaffinity(0))]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        jobs = itertools.product(args.seeds.split(","), args.tasks.split(","))
+        missing = [(t, int(s)) for s, t in jobs if not (RESULTS / f"{t}_{s}.json").exists()]
+        cores.share(missing, lambda job, core: train(*job, runs, core))
     print(table())
 
 

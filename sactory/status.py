@@ -49,7 +49,8 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
     programs = [p for p in programs if not services or full_name(p) in services or p["alive"]]
     done = read_json(run_dir.done)
     server = beats.get("replay_server", {})
-    train = {**beats.get("train", {}), **(done if isinstance(done, dict) else {})}
+    trained = beats.get("train") or _last_saved(run_dir)
+    train = {**trained, **(done if isinstance(done, dict) else {})}
     told = {
         "state": _state(run_dir, alive, programs),
         "env_steps": int(train.get("env_steps") or 0),
@@ -65,6 +66,15 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         **_health(run_dir, beats, now),
     }
     return {**told, "why": diagnosis.explain(told, _settings(run_dir))}
+
+
+def _last_saved(run_dir: RunDir) -> dict[str, Any]:
+    """Counts of the newest trainer checkpoint, for where a heartbeat got lost with its disk."""
+    from sactory import trainer_checkpoints  # brings numpy, which a healthy run's status spares
+
+    newest_first = reversed(trainer_checkpoints.find(run_dir.trainer_checkpoints))
+    state = next(filter(None, map(trainer_checkpoints.peek, newest_first)), {})
+    return {"env_steps": state.get("env_steps"), "train_steps": state.get("train_step")}
 
 
 def _health(run_dir: RunDir, beats: dict[str, dict[str, Any]], now: float) -> dict[str, Any]:

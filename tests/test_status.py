@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sactory import status, supervision
+from sactory import status, supervision, trainer_checkpoints
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, write_json
 
@@ -196,6 +196,22 @@ def test_half_written_files_do_no_harm(run_dir):
     run_dir.eval_log.write_text("\0\0\n[1]\n")
     told = status.collect(run_dir)
     assert (told["env_steps"], told["last_eval_return"]) == (3, None)
+
+
+def test_counts_of_a_lost_heartbeat_come_from_the_newest_readable_checkpoint(run_dir):
+    for train_step in (16, 32, 48):
+        checkpoint = run_dir.trainer_checkpoints / trainer_checkpoints.directory_name(train_step)
+        checkpoint.mkdir(parents=True)
+        state = {"train_step": train_step, "env_steps": 2 * train_step}
+        trainer_checkpoints.seal(checkpoint, state)
+    (checkpoint / trainer_checkpoints.STATE).write_text("")
+    run_dir.status("train").parent.mkdir()
+    run_dir.status("train").write_text("")
+    told = status.collect(run_dir)
+    assert (told["env_steps"], told["train_steps"]) == (64, 32)
+    beat(run_dir, "train", env_steps=100, train_steps=50)
+    told = status.collect(run_dir)
+    assert (told["env_steps"], told["train_steps"]) == (100, 50)
 
 
 def test_verb_prints_json_without_tensorflow(run_dir):

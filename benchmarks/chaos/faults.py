@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.chaos import cut
 from benchmarks.chaos.subject import PROGRAMS, Subject, kill
 
 SIGNALS = (
@@ -88,6 +89,15 @@ def freeze(subject: Subject, choose: random.Random) -> Injected | None:
     time.sleep(seconds)
     kill(pid, signal.SIGCONT)
     return Injected("freeze", f"{name} for {seconds:.0f} s", (name,))
+
+
+def cut_port(subject: Subject, choose: random.Random) -> Injected | None:
+    """Takes the network away that the replay server listens in, for some seconds."""
+    seconds = choose.uniform(3, 30)
+    pid = subject.counters().pids.get("replay_server")
+    if pid is None or not cut.cut(pid, seconds):
+        return None
+    return Injected("port cut", f"for {seconds:.0f} s", PROGRAMS)
 
 
 def full_disk(subject: Subject, choose: random.Random) -> Injected | None:
@@ -189,6 +199,7 @@ FAULTS: tuple[tuple[Fault, float], ...] = (
     (kill_supervisor, 2.0),
     (kill_several, 1.0),
     (freeze, 2.0),
+    (cut_port, 1.5),
     (full_disk, 1.0),
     (damage, 3.0),
     (foreign_file, 1.0),

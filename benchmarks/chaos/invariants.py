@@ -14,6 +14,7 @@ _POLL_SECONDS = 0.5
 # Two copies may be seen for a moment: the kernel ends the old one while the new one starts.
 _COPIES_SECONDS = 5.0
 _STUCK_SECONDS = 180.0
+_RECORD_SECONDS = 120.0  # within which a trainer that went back has written so into train.log
 
 
 class Observer:
@@ -21,7 +22,7 @@ class Observer:
 
     Attributes:
         violations: One line each; empty if all is well.
-        setbacks: Updates that each restart of the trainer cost.
+        setbacks: When the trainer went back (Unix time), and by how many updates.
 
     Args:
         subject: The run.
@@ -29,7 +30,7 @@ class Observer:
 
     def __init__(self, subject: Subject):
         self.violations: list[str] = []
-        self.setbacks: list[int] = []
+        self.setbacks: list[tuple[float, int]] = []
         self._subject = subject
         self._ended = threading.Event()
         self._last: Counters | None = None
@@ -47,6 +48,7 @@ class Observer:
         if self._thread.is_alive():
             self._thread.join()
         self.violations += check_logs(self._subject)
+        self.violations += check_setbacks(self._subject, self.setbacks)
 
     def _loop(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):
@@ -64,12 +66,7 @@ class Observer:
         if now.env_steps < last.env_steps:
             self._note(f"env steps went back from {last.env_steps} to {now.env_steps}")
         if now.train_steps < last.train_steps:
-            self.setbacks.append(last.train_steps - now.train_steps)
-            if now.incarnation <= last.incarnation:
-                self._note(
-                    f"train steps went back from {last.train_steps} to {now.train_steps} "
-                    "without a restart of the trainer"
-                )
+            self.setbacks.append((time.time(), last.train_steps - now.train_steps))
         if (now.env_steps, now.train_steps) != (last.env_steps, last.train_steps):
             self._moved = time.monotonic()
         elif time.monotonic() - self._moved > _STUCK_SECONDS:
@@ -89,6 +86,20 @@ class Observer:
 
     def _note(self, text: str) -> None:
         self.violations.append(f"{time.strftime('%H:%M:%S')} {text}")
+
+
+def check_setbacks(subject: Subject, setbacks: list[tuple[float, int]]) -> list[str]:
+    """Setbacks of the trainer that train.log has no `restart` record for, each its own."""
+    records = [row["time"] for row in subject.events("restart")]
+    wrong = []
+    for when, updates in setbacks:
+        near = min(records, key=lambda t: abs(t - when), default=None)
+        if near is None or abs(near - when) > _RECORD_SECONDS:
+            at = time.strftime("%H:%M:%S", time.localtime(when))
+            wrong.append(f"{at} train steps went back by {updates} without a restart record")
+        else:
+            records.remove(near)
+    return wrong
 
 
 def check_logs(subject: Subject) -> list[str]:

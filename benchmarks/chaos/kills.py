@@ -9,16 +9,16 @@ benchmarks/results/kills/<kind>_<seed>.json, and what is there is not done again
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
-import queue
 import signal
 import statistics
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cores
 from benchmarks.chaos import counted_env
 from benchmarks.chaos.invariants import Observer
 from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Subject, kill
@@ -192,25 +192,10 @@ def main(argv: list[str]) -> int:
     flags.string("runs", str(ROOT / "runs" / "kills"), "where the run directories go")
     flags.boolean("table", False, "only print the tables of what is there")
     args, _ = flags.parse(argv)
-    jobs: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-    for seed in [] if args.table else args.seeds.split(","):
-        for kind in _KINDS:
-            if not (RESULTS / f"{kind}_{seed}.json").exists():
-                jobs.put((kind, int(seed)))
-
-    def work(core: int) -> None:
-        while True:
-            try:
-                kind, seed = jobs.get_nowait()
-            except queue.Empty:
-                return
-            run(kind, seed, Path(args.runs).resolve(), core)
-
-    workers = [threading.Thread(target=work, args=[c]) for c in sorted(os.sched_getaffinity(0))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    if not args.table:
+        jobs = itertools.product(map(int, args.seeds.split(",")), _KINDS)
+        missing = [(k, s) for s, k in jobs if not (RESULTS / f"{k}_{s}.json").exists()]
+        cores.share(missing, lambda job, core: run(*job, Path(args.runs).resolve(), core))
     print(table())
     return 0
 

@@ -32,14 +32,12 @@ class Counters:
         env_steps: Simulator steps, from the trainer's book.
         train_steps: Gradient steps.
         rows_inserted: Rows that the replay server has ever taken.
-        incarnation: Starts of the trainer.
         pids: Of the living programs, by name.
     """
 
     env_steps: int
     train_steps: int
     rows_inserted: int
-    incarnation: int
     pids: dict[str, int]
 
 
@@ -58,6 +56,7 @@ class Subject:
         for name, value in settings.items():
             self.words += ["--set", f"{name} = {value!r}"]
         self._process: Optional[subprocess.Popen[bytes]] = None
+        self._last = Counters(0, 0, 0, {})
         self.console = run_dir.with_name(run_dir.name + ".console")
 
     def start(self) -> None:
@@ -87,21 +86,24 @@ class Subject:
             self._process.kill()
 
     def counters(self) -> Counters:
-        """The counters now; all zero before init is over."""
+        """The counters now; all zero before init is over.
+
+        Of a file that a fault has spoiled the last counts are taken, until it is written anew.
+        """
         if not self.run_dir.is_frozen:
-            return Counters(0, 0, 0, 0, {})
+            return self._last
         now = status.collect(self.run_dir)
-        # After the counters: a start that explains why they went back must not be missed.
-        train = read_json(self.run_dir.status("train")) or {}
-        server = read_json(self.run_dir.status("replay_server")) or {}
-        pids = {status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]}
-        return Counters(
-            env_steps=now["env_steps"],
-            train_steps=now["train_steps"],
-            rows_inserted=int(server.get("rows_inserted") or 0),
-            incarnation=int(train.get("starts") or 0),
-            pids=pids,
+        is_told = isinstance(read_json(self.run_dir.status("train")), dict)
+        server = read_json(self.run_dir.status("replay_server"))
+        is_server_told = isinstance(server, dict)
+        last = self._last
+        self._last = Counters(
+            env_steps=now["env_steps"] if is_told else last.env_steps,
+            train_steps=now["train_steps"] if is_told else last.train_steps,
+            rows_inserted=server.get("rows_inserted", 0) if is_server_told else last.rows_inserted,
+            pids={status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]},
         )
+        return self._last
 
     def wait_until(self, true: Callable[[Counters], bool], timeout: float) -> Counters | None:
         """Polls until `true`; None after `timeout` seconds or when the run has ended."""
