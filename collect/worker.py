@@ -105,7 +105,6 @@ class Worker:
                 continue
             try:
                 self._step(actions)
-                self._hold()
             except RuntimeError as e:  # a writer that has failed once never works again
                 logging.warning("the writer failed: %s", e)
                 self._stop.wait(_HOLD_SECONDS)
@@ -171,28 +170,32 @@ class Worker:
 
     def _step(self, actions: np.ndarray) -> None:
         """One step of every environment, time-major into the writer."""
-        count = 0
+        began = time.perf_counter()
+        whole = []
         for slot, action in zip(self._slots, actions):
-            began = time.perf_counter()
             rows, episode = slot.step(action, self._version.train_step)
-            middle = time.perf_counter()
-            for row in rows:
-                self._writer.add(row)
-            self._seconds["env"] += middle - began
-            self._seconds["writer"] += time.perf_counter() - middle
-            count += 1
+            whole += rows
             if episode is not None:
                 self._refresher.add_episode(progress.Episode(sequence=self._episodes, **episode))
                 self._episodes += 1
         self._batches += 1
+        count = len(self._slots)
         self._refresher.count(count, count * self._specs.env["action_repeat"])
+        middle = time.perf_counter()
+        self._seconds["env"] += middle - began
+        self._wait_for_room()
+        for row in whole:
+            self._writer.add(row)
+        self._seconds["writer"] += time.perf_counter() - middle
 
-    def _hold(self) -> None:
-        """Waits while the server holds inserts back or is away."""
-        began = time.perf_counter()
-        while not self._writer.has_room(_HOLD_SECONDS) and not self._over():
+    def _wait_for_room(self) -> None:
+        """Waits while the server holds inserts back or is away.
+
+        It comes after the next step, whose time hides the answer's way, and before that step's rows
+        are sent: a worker that dies has lost no more than one answer's worth of them.
+        """
+        while not self._writer.flush(_HOLD_SECONDS) and not self._over():
             self._heartbeat.update(state="waiting for room in the replay")
-        self._seconds["writer"] += time.perf_counter() - began
 
     def _tell(self) -> None:
         """Updates the heartbeat about once a second."""

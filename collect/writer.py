@@ -6,16 +6,15 @@ import numpy as np
 import reverb
 from absl import logging
 
-from sactory.tables import CHUNK_ROWS, MAX_IN_FLIGHT_ITEMS, REPLAY
-
-_ASK_EVERY_ITEMS = 4
+from sactory.tables import REPLAY
 
 
 class SegmentWriter:
     """Writes items of exactly `segment_length` rows.
 
     Rows run on over the ends of episodes and over the worker's environments, so every item has
-    the same shape whatever happens.
+    the same shape whatever happens. Each item is a chunk of its own: a chunk travels with every
+    sample of any of its items, and is sent only when it is full.
 
     Args:
         client: The replay server.
@@ -27,13 +26,12 @@ class SegmentWriter:
         self._client = client
         self._segment = np.empty((segment_length, row_size), np.float32)
         self._filled = 0
-        self._unasked = 0
+        self._confirmed = True
         self._writer = self._open()
 
     def _open(self) -> reverb.TrajectoryWriter:
-        chunk = max(1, CHUNK_ROWS // len(self._segment))
-        writer = self._client.trajectory_writer(num_keep_alive_refs=chunk, validate_items=True)
-        writer.configure((0,), num_keep_alive_refs=chunk, max_chunk_length=chunk)
+        writer = self._client.trajectory_writer(num_keep_alive_refs=1, validate_items=True)
+        writer.configure((0,), num_keep_alive_refs=1, max_chunk_length=1)
         return writer
 
     def add(self, row: np.ndarray) -> None:
@@ -45,34 +43,27 @@ class SegmentWriter:
         self._filled = 0
         self._writer.append([self._segment.copy()])
         self._writer.create_item(REPLAY, 1.0, self._writer.history[0][-1])
-        self._unasked += 1
+        self._confirmed = False
 
-    def has_room(self, timeout: float) -> bool:
-        """Whether more rows may be added: at most a bounded number is unconfirmed.
+    def flush(self, timeout: float) -> bool:
+        """Waits until the server has every segment that was sent.
 
         Args:
             timeout: Seconds to wait for the server, which may be holding inserts back.
+
+        Returns:
+            Whether it has them.
         """
-        if self._unasked < _ASK_EVERY_ITEMS:
-            return True
-        if not self._flush(MAX_IN_FLIGHT_ITEMS, timeout):
-            return False
-        self._unasked = 0
-        return True
-
-    def flush(self, timeout: float) -> bool:
-        """Sends all whole segments; False if the server didn't confirm them in time."""
-        return self._flush(0, timeout)
-
-    def _flush(self, in_flight: int, timeout: float) -> bool:
-        try:
-            self._writer.flush(block_until_num_items=in_flight, timeout_ms=int(1000 * timeout))
-        except reverb.DeadlineExceededError:
-            return False
+        if not self._confirmed:
+            try:
+                self._writer.flush(timeout_ms=int(1000 * timeout))
+            except reverb.DeadlineExceededError:
+                return False
+            self._confirmed = True
         return True
 
     def reopen(self) -> None:
         """Starts anew; segments that weren't confirmed are lost."""
         logging.warning("opening a new writer: what the old one had not confirmed is lost")
-        self._unasked = 0
+        self._confirmed = True
         self._writer = self._open()

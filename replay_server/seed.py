@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
-import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from sactory.errors import UserError
 from sactory.rows import RowFormat
 from sactory.run_dir import RunDir
 from sactory.specs import Specs
-from sactory.tables import CHUNK_ROWS, REPLAY
+from sactory.tables import REPLAY
 
 _RANDOM_POLICY_STEP = -1.0
 # What rows mean: runs that differ here can't share them.
@@ -182,44 +180,40 @@ def _write(target: Path, info: Any, rows: np.ndarray, segment_length: int) -> No
     rows = rows[len(rows) - count * segment_length :]
     segments = rows.reshape(count, segment_length, -1)
     episode = _key()
-    per_chunk = max(1, CHUNK_ROWS // segment_length)
     with (
         offline.writer(target / offline.ITEMS) as add_item,
         offline.writer(target / offline.CHUNKS) as add_chunk,
     ):
-        for first in range(0, count, per_chunk):
-            chunk = _chunk(segments[first : first + per_chunk], episode, first)
+        for number, segment in enumerate(segments):
+            chunk = _chunk(segment, episode, number)
             add_chunk(chunk.SerializeToString())
-            for item in _items(chunk):
-                add_item(item.SerializeToString())
+            add_item(_item(chunk).SerializeToString())
     table = offline.table_of(info)
     table.rate_limiter.delete_count = -count  # items without inserts
     offline.write_tables(target, [table])
 
 
-def _chunk(segments: np.ndarray, episode: int, first: int) -> Any:
-    """Segments `[T, L, row]` as one chunk."""
+def _chunk(segment: np.ndarray, episode: int, number: int) -> Any:
+    """A segment `[L, row]` as a chunk of one step, as `collect.writer` sends it."""
     chunk = schema_pb2.ChunkData(
-        chunk_key=_key(), data_tensors_len=1, data_uncompressed_size=segments.nbytes
+        chunk_key=_key(), data_tensors_len=1, data_uncompressed_size=segment.nbytes
     )
     chunk.sequence_range.episode_id = episode
-    chunk.sequence_range.start, chunk.sequence_range.end = first, first + len(segments) - 1
+    chunk.sequence_range.start = chunk.sequence_range.end = number
     tensor = chunk.data.tensors.add(dtype=1)  # DT_FLOAT
-    for size in segments.shape:
+    for size in (1, *segment.shape):
         tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = bytes(cramjam.snappy.compress_raw(segments.tobytes()))
+    tensor.tensor_content = bytes(cramjam.snappy.compress_raw(segment.tobytes()))
     return chunk
 
 
-def _items(chunk: Any) -> Iterator[Any]:
-    """One item for each segment of a chunk."""
-    now = time.time_ns()
-    for offset in range(chunk.data.tensors[0].tensor_shape.dim[0].size):
-        item = schema_pb2.PrioritizedItem(key=_key(), table=REPLAY, priority=1.0)
-        item.inserted_at.seconds, item.inserted_at.nanos = divmod(now + offset, 1_000_000_000)
-        column = item.flat_trajectory.columns.add(squeeze=True)
-        column.chunk_slices.add(chunk_key=chunk.chunk_key, offset=offset, length=1)
-        yield item
+def _item(chunk: Any) -> Any:
+    """The item of a chunk."""
+    item = schema_pb2.PrioritizedItem(key=_key(), table=REPLAY, priority=1.0)
+    item.inserted_at.GetCurrentTime()
+    column = item.flat_trajectory.columns.add(squeeze=True)
+    column.chunk_slices.add(chunk_key=chunk.chunk_key, offset=0, length=1)
+    return item
 
 
 def _key() -> int:

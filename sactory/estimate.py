@@ -19,7 +19,7 @@ from sactory.errors import UserError
 from sactory.specs import Specs
 
 GB = 1e9
-BYTES_PER_ITEM = 800  # measured: what Reverb keeps beside an item's rows, chunks of 16 rows
+BYTES_PER_ITEM = 1700  # measured: what Reverb keeps beside an item's rows, in a chunk of its own
 CHECKPOINT_BYTES_PER_ITEM = 60  # measured: what a checkpoint holds beside an item's rows
 BYTES_PER_PROGRAM = 0.5 * GB  # measured: TensorFlow and Reverb imported, a policy loaded
 FLOP_PER_CORE_SECOND = 50e9  # measured in whole updates of 256 x 256 networks

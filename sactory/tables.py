@@ -22,12 +22,6 @@ PROGRESS = "progress"  # what collectors report, drained by the trainer
 STATE = "state"  # one item: the run's counters, published by the trainer
 
 MAX_PROGRESS_RECORDS = 10_000
-# Rows per chunk. A whole chunk travels with each sample, so larger ones make sampling dearer (16
-# rows: twice the trainer's cost of 4), smaller ones need more memory in the server.
-CHUNK_ROWS = 4
-# Items a writer may have sent without an answer: what bounds a collector's memory and the burst
-# that arrives when the limiter opens.
-MAX_IN_FLIGHT_ITEMS = 20
 _UNLIMITED = 1e15
 
 
@@ -83,7 +77,7 @@ def replay_limits(
     samples_per_insert = replay.updates_per_row * learner.batch_size
     # Two pools may be under way to the trainer while it works on a third, and all writers may
     # deliver what they hold at once; less than this and both sides could wait for each other.
-    burst = samples_per_insert * MAX_IN_FLIGHT_ITEMS * num_collectors
+    burst = samples_per_insert * math.ceil(worker.num_envs / length) * num_collectors
     error_buffer = max(1.0, 2.0 * pool_items(learner, length) + burst)
     return ReplayLimits(max_size, min_size, samples_per_insert, error_buffer, replay.mode == "sync")
 

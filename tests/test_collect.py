@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,10 +15,14 @@ from tf_agents.trajectories import time_step as ts
 from collect.adder import NStepAdder
 from collect.main import take_worker_id
 from collect.slot import BadStepError, Slot
-from sactory import settings
+from collect.worker import Worker
+from sactory import client as client_lib
+from sactory import progress, settings, supervision, tables
 from sactory.errors import UserError
-from sactory.run_dir import RunDir
+from sactory.heartbeat import Heartbeat
+from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs
+from tests.trainer_rig import Rig, make_run
 
 LENGTH = 4
 
@@ -141,6 +147,40 @@ def test_an_environment_that_never_starts_well_is_an_error():
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
     with pytest.raises(BadStepError, match="three resets in a row"):
         Slot(env, specs, NStepAdder(specs.row, 1, 0.9), np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(("length", "n_step"), [(1, 1), (1, 3), (8, 3)])
+def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
+    """Nothing is sampled, so the limiter soon holds it; rows that aren't in the table are lost."""
+    run_dir = make_run(
+        tmp_path / "run",
+        "replay.mode = 'sync'",
+        "replay.updates_per_row = 1",
+        f"replay.segment_length = {length}",
+        f"replay.n_step = {n_step}",
+        "train.Learner.batch_size = 128",
+    )
+    rig = Rig(run_dir)
+    stop, heartbeat = supervision.Stop(), Heartbeat(run_dir, "collect", 0, interval=0.05)
+    try:
+        state = progress.RunState(0, 1_000, 0, 0, 0, time.time())  # its random steps
+        client_lib.put_json(rig.client, tables.STATE, state.to_json())
+        worker = Worker(run_dir, 0, stop, heartbeat, rig.client)
+        worker._choose_actions = lambda: np.zeros(worker._action_shape, np.float32)
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        while (read_json(heartbeat.path) or {}).get("state") != "waiting for room in the replay":
+            assert thread.is_alive()
+        infos = client_lib.table_infos(rig.client)
+        assert infos is not None
+        rows = infos[tables.REPLAY].current_size * length
+        assert rows > 0
+        assert 0 < worker._batches - rows <= length + n_step
+    finally:
+        stop.request("the test is over", 15)
+        thread.join(30)
+        heartbeat.close()
+        rig.close()
 
 
 def test_worker_takes_the_lowest_free_id_and_a_second_holder_is_refused(tmp_path):

@@ -25,11 +25,11 @@ def needs(*overrides: str) -> estimate.Estimate:
 def test_memory_follows_the_rows_kept():
     base = needs()
     row_bytes = 4 * (17 + 6 + 1 + 1 + 17 + 1)
-    assert base.replay_bytes == 100_000 * (800 + row_bytes), "no more rows than the run's"
+    assert base.replay_bytes == 100_000 * (1700 + row_bytes), "no more rows than the run's"
     assert needs("replay.capacity = 10_000").replay_bytes == base.replay_bytes / 10
     assert needs("envs.load.action_repeat = 2").replay_bytes == base.replay_bytes / 2
     longer = needs("replay.segment_length = 16").replay_bytes
-    assert longer == 100_000 * (800 / 16 + row_bytes)
+    assert longer == 100_000 * (1700 / 16 + row_bytes)
     assert needs("run.num_collectors = 5").memory_bytes == base.memory_bytes + 4 * 0.5e9
     more = needs("replay.keep_checkpoints = 4").disk_bytes - base.disk_bytes
     assert more == pytest.approx(2 * 100_000 * (60 + row_bytes)), "two checkpoints more"

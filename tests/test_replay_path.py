@@ -73,7 +73,7 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length, run_dir):
     writer = SegmentWriter(client, length, ROW.size)
     for i in range(64):
         writer.add(row(i))
-        assert writer.has_room(5)
+        assert writer.flush(5)
     assert writer.flush(5)
     assert infos_of(client)[tables.REPLAY].current_size == 64 // length
     feeder = Feeder(
@@ -106,7 +106,7 @@ def test_sync_holds_the_collector_and_async_does_not(serve):
         writer = SegmentWriter(client, 1, ROW.size)
         for i in range(400):
             writer.add(row(i))
-            if not writer.has_room(0.5):
+            if not writer.flush(0.5):
                 return i
         return None
 
@@ -128,7 +128,7 @@ def test_sync_keeps_samples_in_proportion_to_inserts(serve, run_dir):
         while not stop.is_set():
             writer.add(row(i))
             i += 1
-            while not writer.has_room(0.2) and not stop.is_set():
+            while not writer.flush(0.2) and not stop.is_set():
                 pass
 
     thread = threading.Thread(target=write)

@@ -97,10 +97,12 @@ class Rig:
         self.run_dir = run_dir
         config.load(run_dir)
         row, run = Specs.load(run_dir).row, settings.Run()
+        replay = settings.Replay()
         limits = tables.replay_limits(
-            settings.Replay(), settings.Learner(), settings.Worker(), run.num_collectors
+            replay, settings.Learner(), settings.Worker(), run.num_collectors
         )
-        self._server = reverb.Server(tables.build_tables(row, limits, 1, run_dir.run_id))
+        built = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
+        self._server = reverb.Server(built)
         self.client = reverb.Client(f"127.0.0.1:{self._server.port}")
         self._heartbeats: list[Heartbeat] = []
         self._starts: list[Start] = []
