@@ -98,16 +98,29 @@ def main(argv: list[str]) -> int:
             time.sleep(_SAMPLE_SECONDS)
     finally:
         subject.end()
+        report(subject, args.minutes, samples, load)
+    return 0
+
+
+def report(
+    subject: Subject,
+    minutes: float,
+    samples: list[tuple[float, dict[str, float]]],
+    load: tuple[float, float, float],
+) -> None:
+    """Stores what was sampled, of an interrupted run too, and prints the table."""
+    if not samples:
+        return
     result = {
         "samples": [[round(m, 2), {k: round(v, 1) for k, v in s.items()}] for m, s in samples],
         "load_at_start_and_end": [round(load[0], 1), round(os.getloadavg()[0], 1)],
         "commit": (read_json(subject.run_dir.provenance) or {}).get("git"),
-        "command": f"python -m benchmarks.memory --minutes={args.minutes:g}",
+        "minutes": round(samples[-1][0], 1),
+        "command": f"python -m benchmarks.memory --minutes={minutes:g}",
     }
     write_json(RESULT, result)
     print(table(samples))
     print(json.dumps({k: v for k, v in result.items() if k != "samples"}))
-    return 0
 
 
 if __name__ == "__main__":

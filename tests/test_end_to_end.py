@@ -71,6 +71,27 @@ def trained(run_dir, steps):
     return condition
 
 
+def check_logs(run_dir, checkpoint):
+    """Of a run that was stopped once, when its newest checkpoint was of train step `checkpoint`."""
+    log = read_log(run_dir.train_log)
+    (restart,) = [row for row in log if row.get("event") == "restart"]
+    assert restart["train_step"] == checkpoint  # nothing trained was lost by a clean stop
+    rows = [row for row in log if "event" not in row]
+    keys = {"step", "time", "train_step", "episode", "episode_reward", "duration"}
+    keys |= {"batch_reward", "actor_loss", "critic_loss", "alpha", "ratio"}
+    assert all(keys <= set(row) for row in rows)
+    steps = [row["step"] for row in log]
+    assert steps == sorted(steps)
+
+    evaluations = read_log(run_dir.eval_log)
+    assert evaluations[0]["step"] == 0
+    assert {"step", "time", "episode_reward", "episode_length"} <= set(evaluations[0])
+    exports = policies.list_exports(run_dir)
+    assert [e.name for e in exports] == [row["export"] for row in evaluations]
+    tb = run_dir.tensorboard("train").parent
+    assert sorted(p.name for p in tb.iterdir()) == ["collect_0", "eval", "train"]
+
+
 @pytest.mark.timeout(600)
 def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
     where = tmp_path / "run"
@@ -110,23 +131,7 @@ def test_a_run_is_interrupted_resumed_and_ends_by_itself(tmp_path):
     assert {p["state"] for p in done["programs"]} == {"done"}
     assert done["last_eval_return"] is not None
 
-    log = read_log(run_dir.train_log)
-    (restart,) = [row for row in log if row.get("event") == "restart"]
-    assert restart["train_step"] == checkpoint  # nothing trained was lost by a clean stop
-    rows = [row for row in log if "event" not in row]
-    keys = {"step", "time", "train_step", "episode", "episode_reward", "duration"}
-    keys |= {"batch_reward", "actor_loss", "critic_loss", "alpha", "ratio"}
-    assert all(keys <= set(row) for row in rows)
-    steps = [row["step"] for row in log]
-    assert steps == sorted(steps)
-
-    evaluations = read_log(run_dir.eval_log)
-    assert evaluations[0]["step"] == 0
-    assert {"step", "time", "episode_reward", "episode_length"} <= set(evaluations[0])
-    exports = policies.list_exports(run_dir)
-    assert [e.name for e in exports] == [row["export"] for row in evaluations]
-    assert sorted(p.name for p in (where / "tb").iterdir()) == ["collect_0", "eval", "train"]
-
+    check_logs(run_dir, checkpoint)
     finished = subprocess.run(
         command("run", where), capture_output=True, text=True, timeout=60, check=False
     )

@@ -161,11 +161,7 @@ class SacAgent(tf_agent.TFAgent):
             alpha_loss = losses.alpha_loss(self._log_alpha, log_prob, self._target_entropy)
         alpha_gradients = tape.gradient(alpha_loss, [self._log_alpha])
 
-        step = tf.cast(self.train_step_counter.assign_add(1), tf.float32)
-        self._critic_optimizer.apply(critic_gradients, step)
-        self._actor_optimizer.apply(actor_gradients, step)
-        self._alpha_optimizer.apply(alpha_gradients, step)
-        polyak_update(self._target.critic_variables, self._critic_trained, self.settings.tau)
+        self._move(critic_gradients, actor_gradients, alpha_gradients)
         return {
             "actor_loss": actor_loss,
             "critic_loss": critic_loss,
@@ -175,6 +171,16 @@ class SacAgent(tf_agent.TFAgent):
             "batch_reward": tf.reduce_mean(batch["reward"]),
             "q_mean": tf.reduce_mean(q),
         }
+
+    def _move(
+        self, critic: list[tf.Tensor], actor: list[tf.Tensor], alpha: list[tf.Tensor]
+    ) -> None:
+        """Moves all variables along their gradients, and the targets after the critics."""
+        step = tf.cast(self.train_step_counter.assign_add(1), tf.float32)
+        self._critic_optimizer.apply(critic, step)
+        self._actor_optimizer.apply(actor, step)
+        self._alpha_optimizer.apply(alpha, step)
+        polyak_update(self._target.critic_variables, self._critic_trained, self.settings.tau)
 
     def _actor_loss(
         self, features: tf.Tensor, noise: tf.Tensor, alpha: tf.Tensor, key: tf.Tensor
