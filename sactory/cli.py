@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -16,8 +17,9 @@ from typing import NoReturn
 from sactory import __version__, quiet
 from sactory.errors import UserError
 from sactory.flags import print_error
-from sactory.supervision import USER_ERROR
+from sactory.supervision import RETRY, USER_ERROR
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk may have room again: no failure, try later
 # verb: (module with `main(argv) -> exit code`, one line of help)
 VERBS = {
     "run": ("supervise.run", "init, all programs, live progress, final evaluation: the main job"),
@@ -66,6 +68,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as e:
         print_error(str(e))
         return USER_ERROR
+    except OSError as e:
+        if e.errno not in _FULL:
+            raise
+        print_error(f"{e}: make room, then run the same command again")
+        return RETRY
 
 
 def command() -> NoReturn:

@@ -5,14 +5,14 @@ import errno
 import numpy as np
 import pytest
 
+from sactory import cli, supervision, weights
 from sactory import client as client_lib
-from sactory import supervision, weights
 from sactory.errors import UserError
 from sactory.metrics import MetricsWriter, read_log
 from sactory.progress import Book, Episode
 from sactory.run_dir import RunDir, read_json
 from tests.trainer_rig import CALL, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
-from train import divergence, main, setup
+from train import divergence, setup
 from train.divergence import DivergedError
 from train.journal import Journal
 
@@ -130,9 +130,10 @@ def test_a_divergence_that_can_not_be_recorded_does_not_count(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("error", "exit_code", "state"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, "stopped"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, "stopped"),
-        (UserError("diverged again"), None, "failed"),
+        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, None),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, None),
+        (client_lib.ServerGoneError("silent"), supervision.RETRY, "stopped"),
+        (UserError("diverged again"), supervision.USER_ERROR, "failed"),
         (OSError(errno.EACCES, "Permission denied"), None, None),
     ],
 )
@@ -142,12 +143,12 @@ def test_what_the_program_makes_of_errors(tmp_path, monkeypatch, error, exit_cod
 
     run_dir = make_run(tmp_path / "run")
     monkeypatch.setattr(setup, "make_learner", broken)
-    words = ["--run_dir", str(run_dir)]
+    words = ["train", "--run_dir", str(run_dir)]
     if exit_code is None:
         with pytest.raises(type(error)):
-            main.main(words)
+            cli.main(words)
     else:
-        assert main.main(words) == exit_code
+        assert cli.main(words) == exit_code
     beat = read_json(run_dir.status("train"))
     if state is not None:
         assert beat["state"] == state and str(error) in beat["error"]
