@@ -44,6 +44,12 @@ class Counters:
 class Subject:
     """Starts a run and looks at it.
 
+    Attributes:
+        run_dir: The run.
+        words: The command.
+        environment: Its environment; None: this process's.
+        console: File that takes what it prints.
+
     Args:
         run_dir: Where it lives.
         config: Its configuration file.
@@ -55,6 +61,7 @@ class Subject:
         self.words = ["sactory", "run", config, "--run_dir", str(run_dir)]
         for name, value in settings.items():
             self.words += ["--set", f"{name} = {value!r}"]
+        self.environment: Optional[dict[str, str]] = None
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._last = Counters(0, 0, 0, {})
         self.console = run_dir.with_name(run_dir.name + ".console")
@@ -65,6 +72,7 @@ class Subject:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sactory.cli", *self.words[1:]],
                 cwd=ROOT,
+                env=self.environment,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
