@@ -79,7 +79,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
 }
 # Columns of a row that say what it is about; not measured, so not in TensorBoard.
-LABELS = ("event", "export", "incarnation")
+LABELS = ("event", "export", "incarnation", "source")
 
 # Console columns: header, key, format. The order and the names are the field's.
 _COLUMNS = {

@@ -30,6 +30,21 @@ class Episode:
     success: float | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A finished episode as the book has entered it.
+
+    Attributes:
+        number: Finished episodes of the run, this one included.
+        source: `worker:incarnation:sequence`, which no other episode of the run has.
+        episode: What the worker said.
+    """
+
+    number: int
+    source: str
+    episode: Episode
+
+
 @dataclasses.dataclass
 class Totals:
     """What one incarnation of one worker has done so far."""
@@ -69,21 +84,30 @@ class Book:
     def __init__(self) -> None:
         self._totals: dict[str, Totals] = {}
 
-    def add(self, record: dict[str, Any]) -> list[Episode]:
+    def add(self, record: dict[str, Any]) -> list[Entry]:
         """Enters one report.
 
         Returns:
             The episodes in it that were not known yet.
         """
-        totals = self._totals.setdefault(f"{record['worker']}:{record['incarnation']}", Totals())
+        key = f"{record['worker']}:{record['incarnation']}"
+        totals = self._totals.setdefault(key, Totals())
         totals.rows = max(totals.rows, int(record["rows"]))
         totals.env_steps = max(totals.env_steps, int(record["env_steps"]))
         new = []
         for value in sorted(record["episodes"], key=lambda e: e["sequence"]):
             if value["sequence"] >= totals.episodes:
                 totals.episodes = value["sequence"] + 1
-                new.append(Episode(**value))
+                source = f"{key}:{value['sequence']}"
+                new.append(Entry(self.episodes, source, Episode(**value)))
         return new
+
+    def add_logged(self, sources: Iterable[str]) -> None:
+        """Enters the episodes that a log holds already: they must not be logged again."""
+        for source in sources:
+            key, _, sequence = source.rpartition(":")
+            totals = self._totals.setdefault(key, Totals())
+            totals.episodes = max(totals.episodes, int(sequence) + 1)
 
     @property
     def rows(self) -> int:
@@ -101,12 +125,14 @@ class Book:
         return sum(totals.episodes for totals in list(self._totals.values()))
 
     def merge(self, other: Book) -> None:
-        """Takes over whatever `other` knows beyond this book."""
+        """Takes over the steps that `other` knows beyond this book.
+
+        Not the episodes: those that were known but not logged shall be told once more.
+        """
         for key, theirs in other._totals.items():
             mine = self._totals.setdefault(key, Totals())
             mine.rows = max(mine.rows, theirs.rows)
             mine.env_steps = max(mine.env_steps, theirs.env_steps)
-            mine.episodes = max(mine.episodes, theirs.episodes)
 
     def to_json(self) -> dict[str, Any]:
         """The book as the trainer's checkpoint holds it."""

@@ -9,7 +9,7 @@ from sactory import cli, supervision, weights
 from sactory import client as client_lib
 from sactory.errors import UserError
 from sactory.metrics import MetricsWriter, read_log
-from sactory.progress import Book, Episode
+from sactory.progress import Book, Entry, Episode
 from sactory.run_dir import RunDir, read_json
 from tests.trainer_rig import CALL, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
 from train import divergence, setup
@@ -132,6 +132,7 @@ def test_a_divergence_that_can_not_be_recorded_does_not_count(tmp_path, monkeypa
     [
         (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, None),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, None),
+        (RuntimeError("3: /x; No space left on device"), supervision.RETRY, None),
         (client_lib.ServerGoneError("silent"), supervision.RETRY, "stopped"),
         (UserError("diverged again"), supervision.USER_ERROR, "failed"),
         (OSError(errno.EACCES, "Permission denied"), None, None),
@@ -169,7 +170,7 @@ def test_means_since_the_last_row_survive_a_restart(tmp_path):
     first.close()
     second = Journal(MetricsWriter(tmp_path / "train.log"), first.to_json())
     second.update(dict.fromkeys(names, 3.0))
-    second.episode(1, Episode(0, 7.5, 20, 0.25), Book(), train_step=2, ratio=1.0)
+    second.episode(Entry(1, "0:1:0", Episode(0, 7.5, 20, 0.25)), Book(), train_step=2, ratio=1.0)
     second.close()
     (row,) = read_log(tmp_path / "train.log")
     assert row["actor_loss"] == 2.0 and second.to_json()["last_return"] == 7.5

@@ -230,7 +230,7 @@ def test_reports_reach_the_book_and_garbage_does_not_stop_it(tmp_path, client, c
         client_lib.put_json(client, tables.PROGRESS, record)
     publisher.round()
     assert (publisher.book.rows, publisher.book.env_steps) == (10, 20)
-    assert list(publisher.episodes) == [(1, episode)]
+    assert list(publisher.episodes) == [progress.Entry(1, "0:1:0", episode)]
     assert "can't be read" in caplog.text
 
 
@@ -257,8 +257,10 @@ def test_journal_writes_means_since_the_last_line(tmp_path):
     ]
     for value in (1.0, 2.0, 6.0):
         journal.update(dict.fromkeys(names, value))
-    journal.episode(1, progress.Episode(0, 7.5, 20, 0.25), book, train_step=12, ratio=0.5)
-    journal.episode(2, progress.Episode(1, 8.5, 20, 0.25), book, train_step=12, ratio=0.5)
+    entry = progress.Entry(1, "0:1:0", progress.Episode(0, 7.5, 20, 0.25))
+    journal.episode(entry, book, train_step=12, ratio=0.5)
+    entry = progress.Entry(2, "0:1:1", progress.Episode(1, 8.5, 20, 0.25))
+    journal.episode(entry, book, train_step=12, ratio=0.5)
     journal.event("restart", book, train_step=12)
     journal.close()
     first, second, event = read_log(log)

@@ -168,8 +168,8 @@ class Learner:
 
     def _log_episodes(self) -> None:
         while self._publisher.episodes:
-            number, episode = self._publisher.episodes.popleft()
-            self._journal.episode(number, episode, self.book, self._train_step, self.ratio)
+            entry = self._publisher.episodes.popleft()
+            self._journal.episode(entry, self.book, self._train_step, self.ratio)
         now = time.monotonic()
         if self._tell_due(now):
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)

@@ -16,7 +16,7 @@ from sactory import policies, progress, settings, supervision
 from sactory.cpus import CpuPlan
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.metrics import MetricsWriter
+from sactory.metrics import MetricsWriter, read_log
 from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs, to_tf_agents
 from train import divergence
@@ -131,6 +131,7 @@ def restore(
     # Env steps never go back, even where the collector that made them has died since.
     book = progress.Book.from_json(state.get("book", {}))
     book.merge(progress.Book.from_json(last_book))
+    book.add_logged(row["source"] for row in read_log(run_dir.train_log) if "source" in row)
     train_step = int(agent.train_step_counter.numpy())
     heartbeat.update(
         recovered=checkpoints.recovered, env_steps=book.env_steps, train_steps=train_step
