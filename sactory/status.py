@@ -49,7 +49,9 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
     programs = [p for p in programs if not services or full_name(p) in services or p["alive"]]
     done = read_json(run_dir.done)
     server = beats.get("replay_server", {})
-    trained = beats.get("train") or _last_saved(run_dir)
+    trained = beats.get("train", {})
+    if trained.get("env_steps") is None:  # lost with its disk, or a fork's first start
+        trained = {**trained, **_last_saved(run_dir)}
     train = {**trained, **(done if isinstance(done, dict) else {})}
     told = {
         "state": _state(run_dir, alive, programs),
@@ -69,7 +71,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
 
 
 def _last_saved(run_dir: RunDir) -> dict[str, Any]:
-    """Counts of the newest trainer checkpoint, for where a heartbeat got lost with its disk."""
+    """Counts of the newest trainer checkpoint."""
     from sactory import trainer_checkpoints  # brings numpy, which a healthy run's status spares
 
     newest_first = reversed(trainer_checkpoints.find(run_dir.trainer_checkpoints))
