@@ -20,6 +20,7 @@ from sactory import policies, progress, settings, supervision, weights
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
+from sactory.rows import UNSOUND, sound
 from sactory.run_dir import RunDir
 from sactory.specs import Specs, check_env_matches
 from sactory.triggers import Every
@@ -81,7 +82,7 @@ class Worker:
         )
         self._actor: policies.Actor | None = None
         self._version = weights.Version(0, RANDOM_POLICY_STEP)
-        self._episodes = 0
+        self._episodes = self._refused = 0
         self._seconds = dict.fromkeys(PIECES, 0.0)
         self._batches = 0
         self._said = time.monotonic()
@@ -103,8 +104,9 @@ class Worker:
             if actions is None:
                 self._stop.wait(_POLL_SECONDS)
                 continue
+            rows = self._step(actions)
             try:
-                self._step(actions)
+                self._send(rows)
             except RuntimeError as e:  # a writer that has failed once never works again
                 logging.warning("the writer failed: %s", e)
                 self._stop.wait(_HOLD_SECONDS)
@@ -168,8 +170,8 @@ class Worker:
         logging.info("acting with the policy %s", export.name)
         return policies.Actor(export.path, self._actor_seed)
 
-    def _step(self, actions: np.ndarray) -> None:
-        """One step of every environment, time-major into the writer."""
+    def _step(self, actions: np.ndarray) -> list[np.ndarray]:
+        """One step of every environment; the rows that are whole now, time-major."""
         began = time.perf_counter()
         whole = []
         for slot, action in zip(self._slots, actions):
@@ -181,12 +183,20 @@ class Worker:
         self._batches += 1
         count = len(self._slots)
         self._refresher.count(count, count * self._specs.env["action_repeat"])
-        middle = time.perf_counter()
-        self._seconds["env"] += middle - began
+        self._seconds["env"] += time.perf_counter() - began
+        return whole
+
+    def _send(self, rows: list[np.ndarray]) -> None:
+        """Hands rows to the writer, if they can be learned from."""
+        began = time.perf_counter()
         self._wait_for_room()
-        for row in whole:
-            self._writer.add(row)
-        self._seconds["writer"] += time.perf_counter() - middle
+        for row in rows:
+            if sound(row):
+                self._writer.add(row)
+            else:  # the policy's action, or a sum of rewards
+                self._refused += 1
+                logging.error("refused a row: it holds %s: %s", UNSOUND, row)
+        self._seconds["writer"] += time.perf_counter() - began
 
     def _wait_for_room(self) -> None:
         """Waits while the server holds inserts back or is away.
@@ -207,7 +217,7 @@ class Worker:
         state = self._refresher.state
         self._heartbeat.progress(steps * self._specs.env["action_repeat"])
         values = {
-            "refused_steps": sum(slot.refused for slot in self._slots),
+            "refused_steps": self._refused + sum(slot.refused for slot in self._slots),
             "policy_age": state.train_step - self._version.train_step
             if state and self._actor
             else 0,
