@@ -117,8 +117,8 @@ class Publisher:
                     new = self.book.add(record)
                     first = self.book.episodes - len(new) + 1
                     self.episodes.extend(enumerate(new, first))
-                except (KeyError, TypeError, ValueError) as e:
-                    logging.warning("dropped a report that can't be read: %r", e)
+                except ValueError as e:
+                    logging.warning("dropped a report that can't be read: %s", e)
             puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
             # Another count than after our last insert: the server lost it or came back with old
             # weights, so that what collectors find is not what was published.
