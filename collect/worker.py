@@ -16,7 +16,7 @@ from collect.adder import NStepAdder
 from collect.refresher import Refresher
 from collect.slot import Slot
 from collect.writer import SegmentWriter
-from sactory import policies, progress, settings, supervision, weights
+from sactory import damaged_exports, policies, progress, settings, supervision, weights
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
@@ -81,6 +81,8 @@ class Worker:
             replay.segment_length,
         )
         self._actor: policies.Actor | None = None
+        self._recovered: list[str] = []
+        heartbeat.update(recovered=[])
         self._version = weights.Version(0, RANDOM_POLICY_STEP)
         self._episodes = self._refused = 0
         self._seconds = dict.fromkeys(PIECES, 0.0)
@@ -139,13 +141,19 @@ class Worker:
             return None
         newer = self._refresher.take_weights()
         if newer is not None:
-            self._version, vector = newer
-            self._actor.assign(vector)
+            self._take(self._actor, *newer)
         now = time.perf_counter()
         self._seconds["refresh"] += now - began
         actions = self._actor.act(self._sensors())
         self._seconds["policy"] += time.perf_counter() - now
         return actions
+
+    def _take(self, actor: policies.Actor, version: weights.Version, vector: np.ndarray) -> None:
+        try:
+            actor.assign(vector)
+            self._version = version
+        except ValueError as e:  # the next ones may be ours again
+            logging.error("the published weights don't fit the policy: %s", e)
 
     def _sensors(self) -> np.ndarray | dict[str, np.ndarray]:
         """The batch of observations as the policy takes it."""
@@ -160,15 +168,20 @@ class Worker:
         return parts
 
     def _load_actor(self) -> policies.Actor | None:
-        """The newest exported policy, whose own weights let it act at once; None before it."""
-        export = policies.latest_export(self._run_dir, policies.COLLECT)
-        if export is None:
-            self._heartbeat.update(state="waiting for the first export")
-            return None
-        self._version = weights.Version(export.incarnation, export.train_step)
-        self._refresher.set_version(self._version)
-        logging.info("acting with the policy %s", export.name)
-        return policies.Actor(export.path, self._actor_seed)
+        """The newest whole export, whose own weights let it act at once; None if there is none."""
+        for export in policies.newest_first(self._run_dir, policies.COLLECT):
+            try:
+                actor = policies.Actor(export.path, self._actor_seed)
+            except policies.CorruptExport as e:
+                self._recovered += damaged_exports.set_aside(self._run_dir, export, e)
+                self._heartbeat.update(recovered=list(self._recovered))
+                continue
+            self._version = weights.Version(export.incarnation, export.train_step)
+            self._refresher.set_version(self._version)
+            logging.info("acting with the policy %s", export.name)
+            return actor
+        self._heartbeat.update(state="waiting for an export")
+        return None
 
     def _step(self, actions: np.ndarray) -> list[np.ndarray]:
         """One step of every environment; the rows that are whole now, time-major."""
