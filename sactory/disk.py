@@ -69,13 +69,14 @@ def inventory(run_dir: RunDir) -> list[Item]:
 def _exports(run_dir: RunDir) -> list[Item]:
     """Both kinds of an export are one item: the newest, the best and the unscored ones stay."""
     scores, found = policies.scores(run_dir), {}
+    waiting = policies.unscored(run_dir, scores)
     for kind in policies.KINDS:
         exports = policies.list_exports(run_dir, kind)
         valid = [e for e in exports if not e.is_overtaken] or exports
         stay = {e.name for e in [*valid[-1:], *policies.best_of(valid, scores)]}
         for export in exports:
             paths, protected = found.get(export.name, ((), False))
-            protected = protected or export.name in stay or export.name not in scores
+            protected = protected or export.name in stay or export.name in waiting
             found[export.name] = ((*paths, export.path), protected)
     return [item_of("export", *paths, protected=stays) for paths, stays in found.values()]
 

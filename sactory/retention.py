@@ -59,6 +59,7 @@ def old_exports(
     neither newest nor first.
     """
     scores = policies.scores(run_dir)
+    waiting = policies.unscored(run_dir, scores)
     old = []
     for kind in policies.KINDS:
         exports = policies.list_exports(run_dir, kind)
@@ -66,7 +67,7 @@ def old_exports(
         stretches = {e.env_steps // keep_every_env_steps: e for e in reversed(valid)}
         best = policies.best_of(valid, scores)
         keep = {e.name for e in [*valid[-keep_last:], *stretches.values(), *best]}
-        old += [e for e in exports if e.name in scores and e.name not in keep]
+        old += [e for e in exports if e.name not in waiting and e.name not in keep]
     return old
 
 

@@ -187,8 +187,8 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow)."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None  # ValueError: not JSON, not UTF-8, or a number of too many digits
 
 
 @contextlib.contextmanager

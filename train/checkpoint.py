@@ -16,6 +16,7 @@ from absl import logging
 from sactory import policies, retention
 from sactory import trainer_checkpoints as on_disk
 from sactory.errors import UserError
+from sactory.heartbeat import counted
 from sactory.quarantine import set_aside
 from sactory.run_dir import RunDir, read_json, remove_leftovers, whole_directory, write_json
 
@@ -146,7 +147,7 @@ def next_incarnation(run_dir: RunDir) -> int:
     known = [export.incarnation for export in policies.list_exports(run_dir)]
     for source, name in ((path, "count"), (run_dir.status("train"), "incarnation")):
         record = read_json(source)
-        known.append(int(record.get(name) or 0) if isinstance(record, dict) else 0)
+        known.append(counted(record.get(name)) if isinstance(record, dict) else 0)
     count = max(known) + 1
     write_json(path, {"count": count})
     return count

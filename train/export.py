@@ -25,7 +25,7 @@ from tf_agents.policies import policy_saver
 
 from sactory import policies as exports
 from sactory import retention, settings
-from sactory.run_dir import RunDir, remove_leftovers, whole_directory, write_json
+from sactory.run_dir import RunDir, remove_leftovers, whole_directory
 
 MAX_QUEUED = 32  # a disk that hangs for hours must not fill the memory
 
@@ -130,7 +130,6 @@ class _Template:
         prefix = directory / tf.saved_model.VARIABLES_DIRECTORY / tf.saved_model.VARIABLES_FILENAME
         self._checkpoint.write(str(prefix))
         meta = {
-            "format": exports.FORMAT,
             "kind": self.kind,
             "env_steps": snapshot.env_steps,
             "train_step": snapshot.train_step,
@@ -138,9 +137,8 @@ class _Template:
             "time": time.time(),
             "observation_keys": self._keys,
             "variables": [{"name": v.name, "shape": v.shape.as_list()} for v in self._variables],
-            "files": exports.file_hashes(directory),
         }
-        write_json(directory / exports.META, meta)
+        exports.write_meta(directory, meta)
 
 
 class Exporter:

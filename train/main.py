@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     from train.setup import make_learner
 
     try:
-        learner = make_learner(run_dir, stop, heartbeat, plan, last_book or {})
+        learner = make_learner(run_dir, stop, heartbeat, plan, last_book)
         if learner is None:
             heartbeat.close("stopped")
             return supervision.RETRY

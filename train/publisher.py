@@ -115,8 +115,8 @@ class Publisher:
             for record in client_lib.take_json(self._client, PROGRESS, infos):
                 try:
                     self.episodes.extend(self.book.add(record))
-                except (KeyError, TypeError, ValueError) as e:
-                    logging.warning("dropped a report that can't be read: %r", e)
+                except ValueError as e:
+                    logging.warning("dropped a report that can't be read: %s", e)
             puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
             # Another count than after our last insert: the server lost it or came back with old
             # weights, so that what collectors find is not what was published.
