@@ -164,7 +164,8 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     process = reaper.start(root, keep=(lock,))
     result = _watch(process, Progress(run_dir, run.max_env_steps, console), interrupts, console)
     console.close()
-    if result < 0:  # somebody killed the reaper: its orphans are ours now, and told to end
+    if result not in (reaper.FINISHED, reaper.FAILED, reaper.STOPPED):
+        # The reaper was killed or broke: its orphans are ours now, and told to end.
         _end_orphans(args.grace)
     if interrupts.count or result == reaper.STOPPED:
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` resumes")
@@ -172,7 +173,8 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     if not run_dir.is_done:
         return _report_failure(run_dir, root, result)
     if result != reaper.FINISHED:
-        failed = read_json(run_dir.failed) or {}
+        failed = read_json(run_dir.failed)
+        failed = failed if isinstance(failed, dict) else {}
         console.say(f"sactory: warning: after the end {results.failure_text(failed)}")
     return results.final_evaluation(run_dir, root, interrupts, console)
 
