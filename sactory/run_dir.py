@@ -19,6 +19,7 @@ This module knows names and atomic writes only; it never decides what is written
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -32,6 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from sactory.errors import UserError
+
+# What a disk or its server says when it can't be read now; whether files are whole, nobody knows.
+_UNREADABLE = ("EIO", "ESTALE", "EACCES", "EPERM", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
 
 
 class RunDir:
@@ -104,8 +108,8 @@ class RunDir:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has reached its end."""
-        return self.done.exists()
+        """Whether the run has reached its end; not yet, as long as its disk can't be read."""
+        return os.path.exists(self.done)
 
     def require(self) -> RunDir:
         """Returns itself if init has frozen it, else raises `UserError`."""
@@ -184,11 +188,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow)."""
+    """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow).
+
+    Raises:
+        OSError: It can't be read now.
+    """
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
+
+
+def poll_json(path: Path) -> Any:
+    """As `read_json`, for whoever looks again soon: None also if it can't be read now."""
+    try:
+        return read_json(path)
+    except OSError:
+        return None
+
+
+def is_unreadable(error: OSError) -> bool:
+    """Whether an error of reading says nothing about the file: it may pass."""
+    return errno.errorcode.get(error.errno or 0) in _UNREADABLE
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 from sactory.errors import UserError
 from sactory.policies import file_hashes
 from sactory.provenance import sha256
-from sactory.run_dir import read_json, write_json
+from sactory.run_dir import is_unreadable, read_json, write_json
 
 FORMAT = 2
 STATE = "state.json"
@@ -25,6 +25,10 @@ STATE = "state.json"
 
 class DamagedError(Exception):
     """A checkpoint's files are not what was written; the message says what is wrong."""
+
+
+class UnreadableError(DamagedError):
+    """A checkpoint can't be read now; nothing proves that it is damaged."""
 
 
 def directory_name(train_step: int) -> str:
@@ -59,10 +63,15 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: The files are not what was written.
+        UnreadableError: The disk or its server fails.
         UserError: Another version of Sactory wrote it.
     """
-    record = _read_record(path)
-    found = file_hashes(path, (STATE,))
+    try:
+        record = _read_record(path)
+        found = file_hashes(path, (STATE,))
+    except OSError as e:
+        kind = UnreadableError if is_unreadable(e) else DamagedError
+        raise kind(f"it can't be read: {e.strerror}") from e
     for name, digest in record["files"].items():
         if found.get(name) != digest:
             what = "is missing" if name not in found else "has changed since it was written"

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import config, settings
+from sactory import config, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
@@ -173,8 +173,7 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     if not run_dir.is_done:
         return _report_failure(run_dir, root, result)
     if result != reaper.FINISHED:
-        failed = read_json(run_dir.failed)
-        failed = failed if isinstance(failed, dict) else {}
+        failed = status_files.read(run_dir.failed)
         console.say(f"sactory: warning: after the end {results.failure_text(failed)}")
     return results.final_evaluation(run_dir, root, interrupts, console)
 
@@ -214,8 +213,8 @@ def _end_orphans(grace: float) -> None:
 
 
 def _report_failure(run_dir: RunDir, root: Path, result: int) -> int:
-    failed = read_json(run_dir.failed)
-    if isinstance(failed, dict):
+    failed = status_files.read(run_dir.failed)
+    if failed:
         print_error(results.failure_text(failed))
         print(f"its log: {failed.get('log')}", file=sys.stderr)
         return 2 if failed.get("user_error") else 1

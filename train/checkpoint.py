@@ -15,7 +15,7 @@ from absl import logging
 
 from sactory import policies, retention
 from sactory import trainer_checkpoints as on_disk
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.quarantine import set_aside
 from sactory.run_dir import RunDir, read_json, remove_leftovers, whole_directory, write_json
 
@@ -99,8 +99,10 @@ class Checkpoints:
 
         Raises:
             UserError: There are checkpoints, but none is whole, or another Sactory wrote them.
+            RetryError: There are checkpoints, none is known to be whole, but some can't be read.
         """
         damaged: list[tuple[Path, str]] = []
+        unreadable = None
         for path in reversed(on_disk.find(self._root)):
             try:
                 state = on_disk.read(path)["state"]
@@ -108,10 +110,14 @@ class Checkpoints:
             except on_disk.DamagedError as e:
                 logging.error("the checkpoint %s is damaged, trying an older one: %s", path, e)
                 damaged.append((path, str(e)))
+                if isinstance(e, on_disk.UnreadableError):
+                    unreadable = f"{path}: {e}"
                 continue
             for bad, why in damaged:
                 self._set_aside(bad, why)
             return state
+        if unreadable:  # it may pass, and what is whole must not go to quarantine for it
+            raise RetryError(f"no checkpoint in {self._root} can be used now ({unreadable})")
         if damaged:
             path, why = damaged[0]
             raise UserError(
