@@ -130,26 +130,37 @@ def require_private(path: Path) -> None:
     """Refuses what somebody else could have written: a policy's files are code.
 
     Raises:
-        UserError: Others can write to `path` or below it, or own something there.
+        UserError: Others can write to `path` or below it, own something there, can put another
+            directory in its place, or a link in it leads elsewhere.
     """
-    ours = (os.getuid(), 0)
     path = path.resolve()
-    for parent in path.parents:  # where nobody else gets in, it doesn't matter what lies inside
-        found = parent.stat()
-        if found.st_uid in ours and not found.st_mode & 0o011:
-            return
+    why = _public(path)
+    if why is not None:
+        raise UserError(
+            f"{path} is not loaded, for a policy is code and {why}: if you trust it, take a copy "
+            f"of your own, `cp -rL {path} COPY && chmod -R go-w COPY`"
+        )
+
+
+def _public(path: Path) -> str | None:
+    """Why others may have a say in what lies at `path`, or None."""
+    ours = (os.getuid(), 0)
+    parents = [(parent, parent.stat()) for parent in path.parents]
+    for parent, found in parents:
+        # Where everybody can rename what isn't theirs, anything may be in its place a moment later.
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            return f"everybody can write to {parent}"
+    if any(found.st_uid in ours and not found.st_mode & 0o011 for _, found in parents):
+        return None  # nobody else gets in: it doesn't matter what lies inside
     for part in [path, *path.rglob("*")] if path.exists() else []:
         found = part.lstat()
         if found.st_uid not in ours:
-            why = f"{part} belongs to user {found.st_uid}"
-        elif found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode):
-            why = f"others can write to {part}"
-        else:
-            continue
-        raise UserError(
-            f"{path} is not loaded, for a policy is code and {why}: if you trust it, take a copy "
-            f"of your own, `cp -r {path} COPY && chmod -R go-w COPY`"
-        )
+            return f"{part} belongs to user {found.st_uid}"
+        if stat.S_ISLNK(found.st_mode):
+            return f"{part} is a link"
+        if found.st_mode & 0o022:
+            return f"others can write to {part}"
+    return None
 
 
 def fsync_path(path: Path) -> None:
