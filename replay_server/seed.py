@@ -123,7 +123,7 @@ def _link_newest(other: RunDir, target: Path) -> None:
     pairs = [(path, Manifest.load(path)) for path in other.replay_history.glob("*")]
     known = sorted(((m.sequence, p, m) for p, m in pairs if m), key=lambda t: t[0], reverse=True)
     for _, path, manifest in known:
-        if manifest.fault(path) is None:
+        if manifest.vouches_for(path):
             for name in offline.FILES:
                 offline.link_or_copy(path / name, target / name)
             return

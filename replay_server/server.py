@@ -5,6 +5,7 @@ The main thread never enters `server.wait()`: a signal would not be seen there.
 
 from __future__ import annotations
 
+import os
 import time
 
 import reverb
@@ -14,9 +15,9 @@ from replay_server.checkpoint import Checkpoints
 from replay_server.gate import Gate
 from replay_server.table_watch import TableWatch
 from sactory import client as client_lib
-from sactory import settings, supervision, tables
+from sactory import settings, status_files, supervision, tables
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, read_json
+from sactory.run_dir import RunDir
 from sactory.specs import Specs
 
 _TICK_SECONDS = 0.5
@@ -83,7 +84,7 @@ def _watch(
             logging.error("Reverb has not answered for %.0f s: starting anew", _SILENT_SECONDS)
             heartbeat.close("stopped")
             return supervision.RETRY
-        if run_dir.repair.exists() and time.monotonic() >= repair_due:
+        if os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
             heartbeat.update(state="saving for a repair")
             if checkpoints.save_last(client, _REPAIR_SECONDS):
                 heartbeat.close("stopped")
@@ -136,7 +137,7 @@ def _anyone_left(run_dir: RunDir) -> bool:
     """Whether a collector or the trainer still shows signs of life."""
     now = time.time()
     for path in run_dir.status("x").parent.glob("*.json"):
-        status = read_json(path) or {}
+        status = status_files.read(path)
         if status.get("program") not in ("collect", "train"):
             continue
         if (

@@ -15,7 +15,7 @@ import traceback
 from typing import NoReturn
 
 from sactory import __version__, quiet
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.flags import print_error
 from sactory.supervision import RETRY, USER_ERROR
 
@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as e:
         print_error(str(e))
         return USER_ERROR
+    except RetryError as e:
+        print_error(str(e))
+        return RETRY
     except Exception as e:
         if not _means_full_disk(e):
             raise

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sactory.run_dir import read_json, write_json
+from sactory.run_dir import is_unreadable, read_json, write_json
 
 _DIGEST = "sha256"
 _FORMAT_WITHOUT_DIGEST = 1
@@ -19,6 +19,10 @@ _FORMAT_WITHOUT_DIGEST = 1
 
 class DamagedError(Exception):
     """Something is not what was written; the message says what is wrong."""
+
+
+class UnreadableError(DamagedError):
+    """Something can't be read now; nothing proves that it is damaged."""
 
 
 class OtherFormatError(Exception):
@@ -53,7 +57,8 @@ def read_file(path: Path, known_format: int) -> dict[str, Any]:
     """What `write_file` wrote.
 
     Raises:
-        DamagedError: It can't be read, or is not what was written.
+        DamagedError: It is not what was written.
+        UnreadableError: The disk or its server fails.
         OtherFormatError: It is whole, or from before there were digests, but of another format.
     """
     try:
@@ -63,7 +68,7 @@ def read_file(path: Path, known_format: int) -> dict[str, Any]:
             raise OtherFormatError(f"has format {was}, this Sactory reads {known_format}")
         record = unseal(value)
     except OSError as e:
-        raise DamagedError(f"its {path.name} can't be read: {e.strerror}") from e
+        raise _can_not_read(path.name, e) from e
     except DamagedError as e:
         newer = isinstance(was, int) and was > known_format
         hint = f", or is of format {was}: this Sactory reads {known_format}" if newer else ""
@@ -87,16 +92,22 @@ def check_files(directory: Path, hashes: dict[str, str], left_out: tuple[str, ..
     """Compares the files below `directory` with their hashes.
 
     Raises:
-        DamagedError: One can't be read, or is not what was written.
+        DamagedError: One is not what was written.
+        UnreadableError: The disk or its server fails.
     """
     try:
         found = file_hashes(directory, left_out)
     except OSError as e:
-        raise DamagedError(f"its files can't be read: {e.strerror}") from e
+        raise _can_not_read("files", e) from e
     for name, digest in hashes.items():
         if found.get(name) != digest:
             what = "is missing" if name not in found else "has changed since it was written"
             raise DamagedError(f"its {name} {what}")
+
+
+def _can_not_read(what: str, error: OSError) -> DamagedError:
+    kind = UnreadableError if is_unreadable(error) else DamagedError
+    return kind(f"its {what} can't be read: {error.strerror}")
 
 
 def _digest(record: dict[str, Any]) -> str:

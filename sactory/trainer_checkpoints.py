@@ -52,6 +52,7 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: The files are not what was written.
+        UnreadableError: The disk or its server fails.
         UserError: Another version of Sactory wrote it.
     """
     record = _read_record(path)

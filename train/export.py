@@ -28,6 +28,7 @@ from sactory import retention, settings
 from sactory.run_dir import RunDir, remove_leftovers, whole_directory
 
 MAX_QUEUED = 32  # a disk that hangs for hours must not fill the memory
+_TIDY_SECONDS = 60.0  # the run grows between two exports too
 
 
 class ActingPolicy(Protocol):
@@ -144,6 +145,8 @@ class _Template:
 class Exporter:
     """Exports the greedy and the collect policy whenever it is given their weights.
 
+    After each export, and once a minute without one, it applies the run's rules of retention.
+
     Args:
         run_dir: The run.
         agent: Whose policies to export: a copy of them, on variables of the exporter's own.
@@ -218,24 +221,25 @@ class Exporter:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if not self._queue:
+                self._changed.wait_for(lambda: self._queue or self._closed, _TIDY_SECONDS)
+                if self._closed and not self._queue:
                     return
-                snapshot = self._queue.popleft()
-                self._busy = True
-            name = exports.export_name(*snapshot[1:])
-            try:
-                self._write(snapshot, name)
-                self.error = None
-            except Exception as e:  # the learner goes on without this export, whatever it was
-                self.error = f"export {name} failed: {type(e).__name__}: {e}"
-                logging.error("%s", self.error)
+                snapshot = self._queue.popleft() if self._queue else None
+                self._busy = snapshot is not None
+            if snapshot is not None:
+                self._write(snapshot)
+            retention.apply(self._run_dir, self._run)
 
-    def _write(self, snapshot: _Snapshot, name: str) -> None:
-        for template in self._templates:
-            path = self._run_dir.policies(template.kind) / name
-            if not path.exists():
-                with whole_directory(path) as directory:
-                    template.write(snapshot, directory)
-        self.written.append(name)
-        retention.apply(self._run_dir, self._run)
+    def _write(self, snapshot: _Snapshot) -> None:
+        name = exports.export_name(*snapshot[1:])
+        try:
+            for template in self._templates:
+                path = self._run_dir.policies(template.kind) / name
+                if not path.exists():
+                    with whole_directory(path) as directory:
+                        template.write(snapshot, directory)
+            self.written.append(name)
+            self.error = None
+        except Exception as e:  # the learner goes on without this export, whatever it was
+            self.error = f"export {name} failed: {type(e).__name__}: {e}"
+            logging.error("%s", self.error)

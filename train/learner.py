@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sactory import policies, settings, supervision
+from sactory import policies, settings, status_files, supervision
 from sactory.heartbeat import Heartbeat
 from sactory.progress import Book
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, write_json
 from sactory.sealed import seal
 from sactory.triggers import Every
 from train import divergence
@@ -250,8 +250,7 @@ class Learner:
         if self._run.max_hours is not None and hours >= self._run.max_hours:
             return "max_hours"
         if self._run.stop_at_return is not None and self._look_due(time.monotonic()):
-            evaluation = read_json(self._run_dir.status("eval")) or {}
-            score = evaluation.get("last_eval_return")
+            score = status_files.read(self._run_dir.status("eval")).get("last_eval_return")
             if score is not None and score >= self._run.stop_at_return:
                 return "stop_at_return"
         return None
