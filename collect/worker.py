@@ -17,6 +17,7 @@ from collect.refresher import Refresher
 from collect.slot import Slot
 from collect.writer import SegmentWriter
 from sactory import damaged_exports, policies, progress, settings, supervision, weights
+from sactory.actor import Actor
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
@@ -80,7 +81,7 @@ class Worker:
             settings.Collect().refresh_seconds,
             replay.segment_length,
         )
-        self._actor: policies.Actor | None = None
+        self._actor: Actor | None = None
         self._recovered: list[str] = []
         heartbeat.update(recovered=[])
         self._version = weights.Version(0, RANDOM_POLICY_STEP)
@@ -148,7 +149,7 @@ class Worker:
         self._seconds["policy"] += time.perf_counter() - now
         return actions
 
-    def _take(self, actor: policies.Actor, version: weights.Version, vector: np.ndarray) -> None:
+    def _take(self, actor: Actor, version: weights.Version, vector: np.ndarray) -> None:
         try:
             actor.assign(vector)
             self._version = version
@@ -167,11 +168,11 @@ class Worker:
             start += size
         return parts
 
-    def _load_actor(self) -> policies.Actor | None:
+    def _load_actor(self) -> Actor | None:
         """The newest whole export, whose own weights let it act at once; None if there is none."""
         for export in policies.newest_first(self._run_dir, policies.COLLECT):
             try:
-                actor = policies.Actor(export.path, self._actor_seed)
+                actor = Actor(export.path, self._actor_seed)
             except policies.CorruptExport as e:
                 self._recovered += damaged_exports.set_aside(self._run_dir, export, e)
                 self._heartbeat.update(recovered=list(self._recovered))

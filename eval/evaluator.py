@@ -27,7 +27,7 @@ _MAX_ROWS = 1_000_000  # an environment without a time limit may never end an ep
 
 
 class Acts(Protocol):
-    """What the evaluator asks of a policy (`sactory.policies.Actor` has it)."""
+    """What the evaluator asks of a policy (`sactory.actor.Actor` has it)."""
 
     def act(self, observation: Any) -> np.ndarray:
         """Actions `[B, A]` for a batch of observations."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eval.evaluator import Evaluator
 from eval.video import Film
-from sactory import metrics, policies, settings, supervision
+from sactory import metrics, settings, supervision
+from sactory.actor import Actor
 from sactory.policies import Export
 from sactory.run_dir import RunDir
 
@@ -26,7 +27,7 @@ def score_once(run_dir: RunDir, export: Export, num_episodes: int | None, video:
     """
     if num_episodes is None:
         num_episodes = settings.Evaluator().num_eval_episodes
-    actor = policies.Actor(export.path)
+    actor = Actor(export.path)
     evaluator = Evaluator(run_dir, num_episodes)
     path = run_dir.video(export.env_steps)
     if video:

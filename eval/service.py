@@ -13,6 +13,7 @@ from absl import logging
 from eval.evaluator import Evaluator, Score
 from eval.video import Film
 from sactory import damaged_exports, policies, retention, settings, supervision
+from sactory.actor import Actor
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
@@ -50,6 +51,7 @@ class Service:
         self._recovered: list[str] = []
         heartbeat.update(recovered=[])
         self._steps = 0.0
+        self._actor: Actor | None = None
         self._evaluator = Evaluator(run_dir, self._settings.num_eval_episodes, stop)
         self._writer = MetricsWriter(run_dir.eval_log, run_dir.tensorboard("eval"), console=True)
 
@@ -81,7 +83,7 @@ class Service:
     def _score(self, export: Export) -> None:
         """Scores one export and enters it into the log."""
         try:
-            actor = policies.Actor(export.path)
+            actor = self._load(export)
         except policies.CorruptExport as e:
             logging.error("%s", e)
             self._scored.add(export.name)  # if it can't be moved, it is passed over
@@ -111,7 +113,15 @@ class Service:
             last_eval_return=row["episode_reward"], last_eval_env_steps=export.env_steps
         )
 
-    def _play(self, actor: policies.Actor, export: Export, film: bool) -> Score | None:
+    def _load(self, export: Export) -> Actor:
+        """An actor with the export's weights: always the same one."""
+        if self._actor is None:
+            self._actor = Actor(export.path)
+        else:
+            self._actor.load(export.path)
+        return self._actor
+
+    def _play(self, actor: Actor, export: Export, film: bool) -> Score | None:
         """Plays the episodes; where filming fails, it warns once and plays without."""
         if film and self._films:
             try:
@@ -132,6 +142,6 @@ class Service:
             return
         self._heartbeat.update(state="filming")
         try:
-            self._play(policies.Actor(last.path), last, film=True)
+            self._play(self._load(last), last, film=True)
         except policies.CorruptExport as e:
             logging.warning("%s", e)

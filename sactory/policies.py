@@ -6,8 +6,8 @@
         overtaken.json                                  only if a restart went back behind it
 
 An export is written by `train.export`, whole or absent, and never changed; what the evaluator has
-scored stands in eval.log, which exports are kept in `sactory.retention`. Only `Actor` needs
-TensorFlow.
+scored stands in eval.log, which exports are kept in `sactory.retention`. `sactory.actor` acts with
+one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import dataclasses
 import re
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sactory import metrics, sealed
 from sactory.errors import UserError
@@ -205,90 +203,3 @@ def read_meta(path: Path) -> dict[str, Any]:
     except OSError as e:  # it went away meanwhile, or the disk can't read it
         raise CorruptExport(f"the export {path} is corrupt: {e.strerror}") from e
     return meta
-
-
-class Actor:
-    """An exported policy that acts on a batch of observations.
-
-    The SavedModel's bare function is called with flat tensors: TF-Agents' eager wrapper costs
-    1.1 ms a call, this a quarter of a millisecond, nearly the same for 1 environment and for 8.
-
-    Args:
-        path: The export's directory.
-        seed: Of the exploration noise: calls are numbered, and the noise of call n is a function
-            of this seed, n and nothing else. Without meaning for a greedy policy.
-
-    Attributes:
-        meta: The export's meta.json.
-        train_step: Gradient steps that the weights have seen.
-
-    Raises:
-        CorruptExport: The files are not what was written.
-        UserError: Others can write to them.
-    """
-
-    def __init__(self, path: Path | str, seed: int = 0):
-        import tensorflow as tf
-        import tensorflow_probability as tfp
-
-        _ = tfp.distributions.Distribution  # registers the types that the SavedModel refers to
-        path = Path(path)
-        self.meta = read_meta(path)
-        try:
-            self._model = tf.saved_model.load(str(path))
-            concrete = getattr(self._model, ACT).concrete_functions[0]
-            self._variables = list(self._model.model_variables)
-        except Exception as e:  # the loader raises nearly anything
-            text = " ".join(str(e).split())[:200]
-            raise CorruptExport(f"the export {path} is corrupt: {type(e).__name__}: {text}") from e
-        self.train_step: int = self.meta["train_step"]
-        self._keys: list[str] | None = self.meta["observation_keys"]
-        self._tensor = tf.constant
-        self._call = concrete.inference_fn.call_flat
-        self._captures = list(concrete.captured_inputs)
-        self._sizes = [int(np.prod(v.shape)) for v in self._variables]
-        self._seed = np.array([seed & 0x7FFFFFFF, 0], np.int32)
-
-    def act(self, observation: Any, seed: tuple[int, int] | None = None) -> np.ndarray:
-        """Actions for a batch of observations.
-
-        Args:
-            observation: Array `[B, ...]`, or a dictionary of them by sensor.
-            seed: Two integers that the noise is a function of; None: the next in turn.
-
-        Returns:
-            float32 `[B, A]`.
-        """
-        if seed is None:
-            seed_array = self._seed
-            seed_array[1] = (int(seed_array[1]) + 1) & 0x7FFFFFFF
-        else:
-            seed_array = np.array(seed, np.int32)
-        tensor = self._tensor
-        if self._keys is None:
-            inputs = [tensor(observation), tensor(seed_array)]
-        else:
-            inputs = [*(tensor(observation[key]) for key in self._keys), tensor(seed_array)]
-        return self._call(*inputs, *self._captures)[0].numpy()
-
-    def variables_vector(self) -> np.ndarray:
-        """The weights as one vector, float32 `[W]`, in the order of meta.json."""
-        return np.concatenate([v.numpy().ravel() for v in self._variables], dtype=np.float32)
-
-    def assign(self, vector: np.ndarray, train_step: int | None = None) -> None:
-        """Replaces the weights.
-
-        Args:
-            vector: float32 `[W]` in the order of meta.json.
-            train_step: Gradient steps that these weights have seen.
-
-        Raises:
-            ValueError: The vector has another length: it belongs to another network.
-        """
-        if vector.shape != (sum(self._sizes),):
-            raise ValueError(f"weights of shape {vector.shape}, not ({sum(self._sizes)},)")
-        parts = np.split(vector, np.cumsum(self._sizes)[:-1])
-        for variable, part in zip(self._variables, parts):
-            variable.assign(part.reshape(variable.shape))
-        if train_step is not None:
-            self.train_step = train_step

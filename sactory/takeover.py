@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sactory import trainer_checkpoints
+from sactory import sealed, trainer_checkpoints
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json
 
@@ -50,7 +50,7 @@ def _take_weights(candidates: list[Path], new: RunDir) -> dict[str, Any]:
         _copy(source, target, shutil.copy2)
         try:
             record = trainer_checkpoints.read(target)
-        except trainer_checkpoints.DamagedError as e:
+        except sealed.DamagedError as e:
             shutil.rmtree(target)
             if not source.exists():
                 raise _GoneError(str(source)) from e

@@ -55,7 +55,7 @@ def test_what_can_not_fit_is_refused(tmp_path, monkeypatch):
     said = estimate.check_fits(needs(), checked, tmp_path / "not" / "yet")
     assert len(said.splitlines()) == 3
     monkeypatch.setattr(estimate, "available_memory", lambda: 1e9)
-    with pytest.raises(UserError, match=r"about 2.1 GB of memory, 1.0 GB are available: replay\."):
+    with pytest.raises(UserError, match=r"about 2.2 GB of memory, 1.0 GB are available: replay\."):
         estimate.check_fits(needs(), checked, tmp_path)
 
 

@@ -23,6 +23,7 @@ from eval.evaluator import Evaluator
 from eval.service import Service
 from eval.video import Film
 from sactory import config, envs, init_run, metrics, policies, settings, supervision
+from sactory.actor import Actor
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, hold_lock, read_json, write_json
@@ -143,7 +144,7 @@ def finish(run_dir):
 
 
 def actor_of(run_dir, step):
-    return policies.Actor(policies.find_export(run_dir, step).path)
+    return Actor(policies.find_export(run_dir, step).path)
 
 
 def frames(path):
@@ -306,7 +307,7 @@ def test_tf_agents_own_environment_gives_the_same_returns(tmp_path):
     exporter.export(agent.policy_vector() * 1.5, 0, 0, 1)
     assert exporter.close(60) and exporter.error is None
     path = policies.find_export(run_dir, "latest").path
-    actor = policies.Actor(path)
+    actor = Actor(path)
     policy = py_tf_eager_policy.SavedModelPyTFEagerPolicy(str(path), load_specs_from_pbtxt=True)
     returns = []
     for seed in (3, 4):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,10 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
 from sactory import damaged_exports, disk, policies, retention, sealed, settings
+from sactory.actor import Actor
 from sactory.errors import UserError
 from sactory.json_lines import JsonLines
-from sactory.policies import Actor, CorruptExport
+from sactory.policies import CorruptExport
 from sactory.run_dir import RunDir, write_json
 from train import export as export_lib
 from train.agent import SacAgent
@@ -282,7 +285,7 @@ def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported
         before = part.stat().st_mode
         part.chmod(mode)
         with pytest.raises(UserError, match=f"others can write to {part}") as e:
-            policies.Actor(path)
+            Actor(path)
         assert "\n" not in str(e.value)
         public_place.chmod(0o700)  # nobody else gets in: it doesn't matter
         policies.read_meta(path)
@@ -291,7 +294,7 @@ def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported
     if os.getuid() == 0:
         os.chown(path / policies.META, 65534, 65534)
         with pytest.raises(UserError, match=r"meta\.json belongs to user 65534"):
-            policies.Actor(path)
+            Actor(path)
 
 
 @pytest.mark.parametrize("meta", [sealed.seal({"format": 99}), {"format": 1, "files": {}}])
@@ -456,3 +459,27 @@ def test_each_export_holds_its_own_weights_and_old_ones_are_pruned(run_dir, agen
         actor = Actor(one_at(run_dir, 100 * n))
         assert actor.train_step == n
         np.testing.assert_array_equal(actor.variables_vector(), vector * n)
+    for n in (0, 3, 2):  # one actor takes the weights of each
+        actor.load(one_at(run_dir, 100 * n))
+        assert actor.train_step == n == actor.meta["train_step"]
+        np.testing.assert_array_equal(actor.variables_vector(), vector * n)
+    weights = one_at(run_dir, 300) / "variables" / "variables.data-00000-of-00001"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(CorruptExport, match="has changed"):
+        actor.load(one_at(run_dir, 300))
+
+
+def test_acting_loses_no_memory(exported):
+    """An eager tensor costs 48 bytes for good under Python 3.11."""
+    actor, observation = Actor(one(exported, policies.COLLECT).path), np.ones((2, 3), np.float32)
+    actor.act(observation)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(500):
+            actor.act(observation)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500 * 24

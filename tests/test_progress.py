@@ -100,7 +100,7 @@ def test_nothing_of_a_malformed_report_is_entered(bad):
     with pytest.raises(ValueError, match=r"is |fields"):
         book.add(bad)
     assert book.to_json() == {}
-    assert book.add(REPORT) == [Episode(**EPISODE)]
+    assert [entry.episode for entry in book.add(REPORT)] == [Episode(**EPISODE)]
 
 
 @pytest.mark.parametrize("bad", [{"0:1": None}, {"0:1": {"rows": 1}}])

@@ -78,7 +78,7 @@ class Feeder:
             max_in_flight_samples_per_worker=self._in_flight,
             num_workers_per_iterator=1,
         )
-        dataset = dataset.batch(self._items, drop_remainder=True)
+        dataset = dataset.batch(self._items, drop_remainder=True).map(lambda sample: sample.data)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 1
         options.autotune.enabled = False
@@ -88,9 +88,9 @@ class Feeder:
         try:
             while True:
                 try:
-                    for sample in self._dataset():
-                        self.poison.check(sample.data)
-                        self._blocks.put(self._mix(sample.data))
+                    for segments in self._dataset():
+                        self.poison.check(segments)
+                        self._blocks.put(self._mix(segments))
                     raise RuntimeError("the stream ended")
                 except tf.errors.InvalidArgumentError as e:
                     self.poison.drop(f"an item of another shape or type: {e.message}")

@@ -40,10 +40,10 @@ class Journal:
             "last_return": self.last_return,
         }
 
-    def update(self, metrics: dict[str, Any]) -> None:
-        """Adds the metrics of one call of the compiled update (floats or scalar tensors)."""
+    def update(self, metrics: dict[str, float]) -> None:
+        """Adds the metrics of one call of the compiled update."""
         for name in _LOGGED:
-            self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
+            self._sums[name] = self._sums.get(name, 0.0) + metrics[name]
         self._count += 1
 
     def episode(self, entry: Entry, book: Book, train_step: int, ratio: float) -> None:
