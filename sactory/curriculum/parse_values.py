@@ -11,7 +11,16 @@ import numpy as np
 from sactory.curriculum.plan import TRAIN_STEPS_PER_ITERATION
 from sactory.curriculum.reader import Json
 from sactory.curriculum.state import CLOCKS
-from sactory.curriculum.values import NUMERIC, Fixed, Lerp, Schedule, Timeline, Value, show
+from sactory.curriculum.values import (
+    NUMERIC,
+    Fixed,
+    Lerp,
+    Schedule,
+    Timeline,
+    Value,
+    show,
+    to_plain,
+)
 
 CURVES = ("step", "linear", "cosine", "exp")
 TIMELINES = (*CLOCKS, "iterations")
@@ -65,7 +74,8 @@ def by_type(json: Json, known: Mapping[str, Callable[..., Any]]) -> Callable[...
 def plain(json: Json) -> Fixed:
     """A fixed value: a number, string or boolean, or an array of them with equal rows."""
     kind, shape = form(json)
-    return Fixed(json.value, kind, shape)
+    # [0, 0.5] is all floats; integers stay exact however large
+    return Fixed(to_plain(json.value, kind) if kind == "float" else json.value, kind, shape)
 
 
 def form(json: Json) -> tuple[str, tuple[int, ...]]:
