@@ -80,14 +80,13 @@ def _check_form(path: str, node: Node, spec: ParameterSpec) -> None:
 
 
 def _check_range(path: str, node: Node, spec: ParameterSpec, curriculum: Curriculum) -> None:
-    for state in corners(node, curriculum.initial_state()):
-        span = node.span(state)
-        if span is None:
-            continue
-        if spec.minimum is not None and np.min(span[0]) < spec.minimum:
-            _refuse_range(path, np.min(span[0]), f"at least {spec.minimum:g}")
-        if spec.maximum is not None and np.max(span[1]) > spec.maximum:
-            _refuse_range(path, np.max(span[1]), f"at most {spec.maximum:g}")
+    spans = [node.span(state) for state in corners(node, curriculum.initial_state())]
+    lowest = min((np.min(span[0]) for span in spans if span), default=np.inf)
+    highest = max((np.max(span[1]) for span in spans if span), default=-np.inf)
+    if spec.minimum is not None and lowest < spec.minimum:
+        _refuse_range(path, lowest, f"at least {spec.minimum:g}")
+    if spec.maximum is not None and highest > spec.maximum:
+        _refuse_range(path, highest, f"at most {spec.maximum:g}")
 
 
 def _refuse_range(path: str, value: float, right: str) -> NoReturn:

@@ -114,7 +114,7 @@ class UpDown:
             difficulty += self.step_up
         elif average < self.down:
             difficulty -= self.step_down
-        return round(min(max(difficulty, 0.0), 1.0), 9)  # steps of 0.1 end at 1, not beside it
+        return min(max(round(difficulty, 9), 0.0), 1.0)  # steps of 0.1 end at 1, not beside it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,4 +230,4 @@ class Adr(Node):
 
 
 def _within(value: float, low: float, high: float) -> float:
-    return round(min(max(value, low), high), 12)
+    return min(max(round(value, 12), low), high)  # 0.1 + 0.2 is 0.3 in a log

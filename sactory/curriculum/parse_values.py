@@ -143,7 +143,7 @@ def _lerp(json: Json, context: Context) -> Lerp:
     kind, shape = same_form(json, [form(end) for end in ends])
     if kind not in NUMERIC:
         json["from"].fail("a number or an array of numbers")
-    of = json["of"].value if "of" in given else "difficulty"
+    of = json["of"].name() if "of" in given else "difficulty"
     if of == "difficulty" and not context.has_difficulty:
         json.fail(
             "used with a shared difficulty in $.curriculum.difficulty, or with the name of a "
