@@ -47,7 +47,7 @@ def samplers(draw, depth: int = 1):
     elif kind == "log_uniform":
         made.update(low=draw(bounds(0.1, 1)), high=draw(bounds(1, 10)))
     elif kind == "normal":
-        made.update(mean=low, std=draw(bounds(0, 2)), clip=[low, high])
+        made.update(mean=low, std=draw(bounds(0.01, 2)), clip=[low, high])
     elif kind == "truncated_normal":
         made.update(mean=draw(bounds(-9, 9)), std=draw(bounds(0.1, 2)), low=low, high=high)
     elif kind == "multirange":

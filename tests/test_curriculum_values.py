@@ -196,6 +196,7 @@ def test_int_uniform_reaches_both_bounds_equally_often():
 def test_normal_has_its_moments_and_piles_up_at_its_clip():
     x = draws({"type": "normal", "mean": 1, "std": 2})
     assert (x.mean(), x.std()) == pytest.approx((1, 2), abs=0.1)
+    assert (draws({"type": "normal", "mean": 1, "std": 0}, 9) == 1).all()
     clipped = draws({"type": "normal", "mean": 0, "std": 1, "clip": [-1, 9], "shape": [3]})
     assert clipped.shape == (4000, 3)
     assert (clipped == -1).mean() == pytest.approx(0.159, abs=0.02)

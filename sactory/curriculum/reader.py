@@ -50,9 +50,9 @@ class Json:
         self.object()
         for key in self.value:
             if key not in (*required, *optional):
-                known = ", ".join([*required, *optional])
-                hint = nearest(key, [*required, *optional])
-                raise UserError(f"{self.path} has an unknown key {key!r}{hint}; it takes {known}")
+                known = [*required, *optional]
+                hint = nearest(key, known) or f"; it takes {', '.join(known)}"
+                raise UserError(f"{self.path} has an unknown key {key!r}{hint}")
         for key in required:
             if key not in self.value:
                 raise UserError(f"{self.path} has no {key!r}; it needs {', '.join(required)}")

@@ -21,8 +21,8 @@ UNSET = object()
 
 NUMERIC = ("int", "float")
 
-FINE = 16
-"""Points between two of a schedule's where its bounds are compared with those of another."""
+INNER_POINTS = (0, 15, 3, 1, 0)
+"""Points looked at between two of an axis, by how many axes there are."""
 
 Span = Optional[tuple[np.ndarray, np.ndarray]]
 
@@ -90,13 +90,13 @@ def axes(node: Node) -> dict[Axis, list[Any]]:
 def corners(node: Node, start: State) -> Iterator[State]:
     """States that show a node's extremes: every combination of the values where it bends.
 
-    Between them values are monotone, but two that meet on one axis may have different curves, so
-    a single axis is looked at more closely.
+    Between them each of its numbers is monotone, but two that meet on one axis may have different
+    curves. So numeric axes are looked at more closely, the fewer there are the more.
     """
     found = axes(node)
-    points = list(found.values())
-    if len(points) == 1 and isinstance(points[0][0], (int, float)):
-        points = [_refined(points[0])]
+    numeric = [p for p in found.values() if len(p) > 1 and isinstance(p[0], (int, float))]
+    inner = INNER_POINTS[min(len(numeric), len(INNER_POINTS) - 1)]
+    points = [_refined(p, inner) if p in numeric else p for p in found.values()]
     for combination in itertools.product(*points):
         state = start
         for axis, value in zip(found, combination):
@@ -104,9 +104,9 @@ def corners(node: Node, start: State) -> Iterator[State]:
         yield state
 
 
-def _refined(points: list[float]) -> list[float]:
-    inner = [np.linspace(a, b, FINE, endpoint=False) for a, b in zip(points, points[1:])]
-    return [*np.concatenate([*inner, points[-1:]]).tolist()]
+def _refined(points: list[float], inner: int) -> list[float]:
+    parts = [np.linspace(a, b, inner + 1, endpoint=False) for a, b in zip(points, points[1:])]
+    return [*np.concatenate([*parts, points[-1:]]).tolist()]
 
 
 def show(value: Any) -> str:
