@@ -9,7 +9,7 @@ from collections import deque
 
 import numpy as np
 
-from sactory.rows import RowFormat
+from sactory.rows import LIMIT, RowFormat
 
 
 class NStepAdder:
@@ -68,7 +68,7 @@ class NStepAdder:
         row = np.empty(self._size, np.float32)
         row[start] = self._observation
         row[act] = np.ravel(action)
-        row[step] = policy_step
+        row[step] = min(policy_step, LIMIT)  # a run's train steps may go beyond it
         self._observation = observation
         self._open.append([row, 0.0, 1.0])
         for window in self._open:

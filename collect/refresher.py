@@ -44,6 +44,7 @@ class Refresher:
         segment_length: int,
     ):
         self.state: progress.RunState | None = None
+        self._seen: progress.RunState | None = None
         self.error: Exception | None = None
         self.is_done = False
         self._run_dir, self._stop, self._worker = run_dir, stop, worker
@@ -115,9 +116,10 @@ class Refresher:
         rows_now = self._rows
         self._report()
         for message in client_lib.take_json(self._client, STATE, infos):
-            state = progress.RunState.from_json(message)
-            if self.state is None or state.time > self.state.time:  # not one of a restored server
-                self.state, self._state_changed = state, time.monotonic()
+            try:
+                self._look_at(progress.RunState.from_json(message))
+            except ValueError as e:
+                logging.warning("dropped a state of the run that can't be read: %s", e)
         inserted = infos[REPLAY].rate_limiter_info.insert_stats.completed
         known = self.state.rows if self.state else 0
         # A restored server may have forgotten rows, a trainer may not have heard of them yet.
@@ -128,7 +130,20 @@ class Refresher:
                 self.state.weights_incarnation, self.state.weights_train_step
             )
             if published.supersedes(self._version):
-                self._fetch(infos)
+                self._fetch(infos, published)
+
+    def _look_at(self, state: progress.RunState) -> None:
+        """Takes a state that is new, whatever the trainer's clock says.
+
+        One that goes back comes from a restored server, unless it changes: then somebody publishes
+        it, and what is held here was never true.
+        """
+        if state == self._seen:
+            return
+        changes = self._seen is not None and self._seen != self.state
+        self._seen = state
+        if self.state is None or changes or state.order >= self.state.order:
+            self.state, self._state_changed = state, time.monotonic()
 
     def _report(self) -> None:
         if self._reported == self._rows and self._reported:
@@ -140,8 +155,9 @@ class Refresher:
         for _ in range(len(episodes) - _EPISODES_KEPT):
             self._episodes.popleft()
 
-    def _fetch(self, infos: dict) -> None:
+    def _fetch(self, infos: dict, published: weights.Version) -> None:
         found = weights.latest(self._client, infos)
-        if found is not None and found[0].supersedes(self._version):
-            self._version = found[0]
+        # Others than the trainer tells of are too new by an instant, or not its own.
+        if found is not None and found[0] == published:
+            self._version = published
             self._fetched = found

@@ -12,6 +12,7 @@ from tf_agents.environments import py_environment
 from tf_agents.trajectories import time_step as ts
 
 from collect.adder import NStepAdder
+from sactory.rows import LIMIT, UNSOUND
 from sactory.specs import Specs
 
 
@@ -63,8 +64,8 @@ class Slot:
             step = self._stepped(action)
             last = step.step_type == ts.StepType.LAST
             observation = self._flat(step.observation)
-            reward = self._scalar("reward", step.reward)
-            discount = self._scalar("discount", step.discount)
+            reward = self._scalar("reward", step.reward, -LIMIT, LIMIT)
+            discount = self._scalar("discount", step.discount, 0.0, 1.0)
         except BadStepError as e:
             self.refused += 1
             logging.error("refused a step of the environment: %s; a new episode begins", e)
@@ -95,18 +96,23 @@ class Slot:
     def _begin(self) -> None:
         for _ in range(3):
             try:
-                observation = self._flat(self._env.reset().observation)
+                observation = self._flat(self._first().observation)
                 break
             except BadStepError as e:
                 self.refused += 1
-                logging.error("refused a first observation of the environment: %s", e)
+                logging.error("refused a first step of the environment: %s", e)
         else:
-            raise BadStepError(
-                "three resets in a row gave a first observation that no row may hold"
-            )
+            raise BadStepError("three resets in a row gave no first step that a row may hold")
         self._adder.start(observation)
         self._out[:] = observation
         self._return, self._length, self._began = 0.0, 0, time.monotonic()
+
+    def _first(self) -> ts.TimeStep:
+        """An episode's first step; whatever reset() raises is a try that failed."""
+        try:
+            return self._env.reset()
+        except Exception as e:
+            raise BadStepError(f"reset() raised {type(e).__name__}: {e}") from e
 
     def _flat(self, observation: Any) -> np.ndarray:
         """The observation as one float32 vector `[O]`, checked."""
@@ -129,18 +135,18 @@ class Slot:
             raise BadStepError(f"{name} is not an array of numbers: {e}") from e
         if value.shape != shape:
             raise BadStepError(f"{name} has shape {value.shape}, its spec says {shape}")
-        if not np.isfinite(value).all():
-            raise BadStepError(f"{name} holds NaN or infinity: {value.ravel()[:8]}")
+        if not (np.abs(value) <= LIMIT).all():
+            raise BadStepError(f"{name} holds {UNSOUND}: {value.ravel()[:8]}")
         return value.ravel()
 
     @staticmethod
-    def _scalar(name: str, value: Any) -> float:
+    def _scalar(name: str, value: Any, low: float, high: float) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError) as e:
             raise BadStepError(f"{name} is not one number but {value!r}") from e
-        if not -1e30 < number < 1e30:  # also false for NaN; float32 ends at 3e38
-            raise BadStepError(f"{name} is {number}")
+        if not low <= number <= high:  # also false for NaN
+            raise BadStepError(f"{name} is {number}, not from {low:g} to {high:g}")
         return number
 
     def _success(self) -> float | None:

@@ -16,10 +16,11 @@ from collect.adder import NStepAdder
 from collect.refresher import Refresher
 from collect.slot import Slot
 from collect.writer import SegmentWriter
-from sactory import policies, progress, settings, supervision, weights
+from sactory import damaged_exports, policies, progress, settings, supervision, weights
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
+from sactory.rows import UNSOUND, sound
 from sactory.run_dir import RunDir
 from sactory.specs import Specs, check_env_matches
 from sactory.triggers import Every
@@ -80,8 +81,10 @@ class Worker:
             replay.segment_length,
         )
         self._actor: policies.Actor | None = None
+        self._recovered: list[str] = []
+        heartbeat.update(recovered=[])
         self._version = weights.Version(0, RANDOM_POLICY_STEP)
-        self._episodes = 0
+        self._episodes = self._refused = 0
         self._seconds = dict.fromkeys(PIECES, 0.0)
         self._batches = 0
         self._said = time.monotonic()
@@ -103,8 +106,9 @@ class Worker:
             if actions is None:
                 self._stop.wait(_POLL_SECONDS)
                 continue
+            rows = self._step(actions)
             try:
-                self._step(actions)
+                self._send(rows)
             except RuntimeError as e:  # a writer that has failed once never works again
                 logging.warning("the writer failed: %s", e)
                 self._stop.wait(_HOLD_SECONDS)
@@ -137,13 +141,19 @@ class Worker:
             return None
         newer = self._refresher.take_weights()
         if newer is not None:
-            self._version, vector = newer
-            self._actor.assign(vector)
+            self._take(self._actor, *newer)
         now = time.perf_counter()
         self._seconds["refresh"] += now - began
         actions = self._actor.act(self._sensors())
         self._seconds["policy"] += time.perf_counter() - now
         return actions
+
+    def _take(self, actor: policies.Actor, version: weights.Version, vector: np.ndarray) -> None:
+        try:
+            actor.assign(vector)
+            self._version = version
+        except ValueError as e:  # the next ones may be ours again
+            logging.error("the published weights don't fit the policy: %s", e)
 
     def _sensors(self) -> np.ndarray | dict[str, np.ndarray]:
         """The batch of observations as the policy takes it."""
@@ -158,18 +168,23 @@ class Worker:
         return parts
 
     def _load_actor(self) -> policies.Actor | None:
-        """The newest exported policy, whose own weights let it act at once; None before it."""
-        export = policies.latest_export(self._run_dir, policies.COLLECT)
-        if export is None:
-            self._heartbeat.update(state="waiting for the first export")
-            return None
-        self._version = weights.Version(export.incarnation, export.train_step)
-        self._refresher.set_version(self._version)
-        logging.info("acting with the policy %s", export.name)
-        return policies.Actor(export.path, self._actor_seed)
+        """The newest whole export, whose own weights let it act at once; None if there is none."""
+        for export in policies.newest_first(self._run_dir, policies.COLLECT):
+            try:
+                actor = policies.Actor(export.path, self._actor_seed)
+            except policies.CorruptExport as e:
+                self._recovered += damaged_exports.set_aside(self._run_dir, export, e)
+                self._heartbeat.update(recovered=list(self._recovered))
+                continue
+            self._version = weights.Version(export.incarnation, export.train_step)
+            self._refresher.set_version(self._version)
+            logging.info("acting with the policy %s", export.name)
+            return actor
+        self._heartbeat.update(state="waiting for an export")
+        return None
 
-    def _step(self, actions: np.ndarray) -> None:
-        """One step of every environment, time-major into the writer."""
+    def _step(self, actions: np.ndarray) -> list[np.ndarray]:
+        """One step of every environment; the rows that are whole now, time-major."""
         began = time.perf_counter()
         whole = []
         for slot, action in zip(self._slots, actions):
@@ -181,12 +196,20 @@ class Worker:
         self._batches += 1
         count = len(self._slots)
         self._refresher.count(count, count * self._specs.env["action_repeat"])
-        middle = time.perf_counter()
-        self._seconds["env"] += middle - began
+        self._seconds["env"] += time.perf_counter() - began
+        return whole
+
+    def _send(self, rows: list[np.ndarray]) -> None:
+        """Hands rows to the writer, if they can be learned from."""
+        began = time.perf_counter()
         self._wait_for_room()
-        for row in whole:
-            self._writer.add(row)
-        self._seconds["writer"] += time.perf_counter() - middle
+        for row in rows:
+            if sound(row):
+                self._writer.add(row)
+            else:  # the policy's action, or a sum of rewards
+                self._refused += 1
+                logging.error("refused a row: it holds %s: %s", UNSOUND, row)
+        self._seconds["writer"] += time.perf_counter() - began
 
     def _wait_for_room(self) -> None:
         """Waits while the server holds inserts back or is away.
@@ -207,7 +230,7 @@ class Worker:
         state = self._refresher.state
         self._heartbeat.progress(steps * self._specs.env["action_repeat"])
         values = {
-            "refused_steps": sum(slot.refused for slot in self._slots),
+            "refused_steps": self._refused + sum(slot.refused for slot in self._slots),
             "policy_age": state.train_step - self._version.train_step
             if state and self._actor
             else 0,

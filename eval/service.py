@@ -6,14 +6,13 @@ twice and the trainer prunes nothing unseen.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from absl import logging
 
 from eval.evaluator import Evaluator, Score
 from eval.video import Film
-from sactory import policies, retention, settings, supervision
+from sactory import damaged_exports, policies, retention, settings, supervision
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
@@ -48,6 +47,8 @@ class Service:
         self._film_due = Every(self._settings.video_every_env_steps, start=max(steps, default=0))
         self._first = not known
         self._films = self._settings.video
+        self._recovered: list[str] = []
+        heartbeat.update(recovered=[])
         self._steps = 0.0
         self._evaluator = Evaluator(run_dir, self._settings.num_eval_episodes, stop)
         self._writer = MetricsWriter(run_dir.eval_log, run_dir.tensorboard("eval"), console=True)
@@ -82,7 +83,10 @@ class Service:
         try:
             actor = policies.Actor(export.path)
         except policies.CorruptExport as e:
-            self._set_aside(export, e)
+            logging.error("%s", e)
+            self._scored.add(export.name)  # if it can't be moved, it is passed over
+            self._recovered += damaged_exports.set_aside(self._run_dir, export, e)
+            self._heartbeat.update(recovered=list(self._recovered))
             return
         due = self._film_due(export.env_steps) or self._first
         score = self._play(actor, export, due)
@@ -131,13 +135,3 @@ class Service:
             self._play(policies.Actor(last.path), last, film=True)
         except policies.CorruptExport as e:
             logging.warning("%s", e)
-
-    def _set_aside(self, export: Export, error: UserError) -> None:
-        """Renames a damaged export, so that it is neither chosen nor tried again."""
-        aside = export.path.with_name(f"corrupt-{export.name}")
-        logging.error("%s; moved to %s", error, aside.name)
-        self._scored.add(export.name)
-        try:
-            os.replace(export.path, aside)
-        except OSError as e:
-            logging.warning("%s can't be moved: %s", export.path, e)

@@ -98,6 +98,9 @@ class Checkpoints:
         Args:
             client: The server.
             left: Seconds until the process is killed.
+
+        Returns:
+            Whether everything is saved.
         """
         if left < _SAFETY * self._duration:
             logging.warning(
@@ -106,12 +109,15 @@ class Checkpoints:
                 left,
             )
             return False
-        thread = threading.Thread(target=self.save, args=(client,), daemon=True, name="last save")
+        saved: list[bool] = []
+        thread = threading.Thread(
+            target=lambda: saved.append(self.save(client)), daemon=True, name="last save"
+        )
         thread.start()
         thread.join(left)
         if thread.is_alive():
             logging.error("the last checkpoint was not done within %.0f s", left)
-        return not thread.is_alive()
+        return saved == [True]
 
     def save(self, client: reverb.Client) -> bool:
         """Saves now and makes the checkpoint durable.

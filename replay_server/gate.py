@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import socket
 import ssl
 import tempfile
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ _BACKLOG = 1024
 _PLACE = Path("/tmp")
 _PREFIX, _SOCKET = "sactory-", "replay"
 _SETTLED_SECONDS = 60.0  # a server that starts has a socket by then
+# Who has not shown a certificate yet holds one of these places, for this long.
+_STRANGERS, _HANDSHAKE_SECONDS = 256, 10.0
+_NO_DESCRIPTOR_SECONDS = 1.0
 
 
 class Gate:
@@ -77,13 +82,46 @@ class Gate:
 
     async def _listen(self) -> None:
         for listener, context in self._listeners:
-            make = self._loop.create_unix_server if context is None else self._loop.create_server
-            await make(lambda: Pipe(self._accept), sock=listener, ssl=context, backlog=_BACKLOG)
+            if context is None:
+                make = self._loop.create_unix_server
+                await make(lambda: Pipe(self._accept), sock=listener, backlog=_BACKLOG)
+            else:
+                self._keep(self._let_in(listener, context))
+
+    async def _let_in(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        """Takes TLS connections; asyncio's own server would let strangers use up descriptors."""
+        listener.setblocking(False)
+        places = asyncio.Semaphore(_STRANGERS)
+        while True:
+            await places.acquire()
+            try:
+                connection, _ = await self._loop.sock_accept(listener)
+            except OSError as e:
+                logging.warning("a connection is not taken: %s", e)
+                places.release()
+                await asyncio.sleep(_NO_DESCRIPTOR_SECONDS)
+                continue
+            task = self._keep(self._shake_hands(connection, context))
+            task.add_done_callback(lambda _: places.release())
+
+    async def _shake_hands(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        with contextlib.suppress(OSError):  # no certificate, or no word in time
+            await self._loop.connect_accepted_socket(
+                lambda: Pipe(self._accept),
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+            )
 
     def _accept(self, near: Pipe) -> None:
-        task = self._loop.create_task(self._pass_on(near))
+        self._keep(self._pass_on(near))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task; asyncio itself would forget it."""
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _pass_on(self, near: Pipe) -> None:
         try:
@@ -122,15 +160,17 @@ def open_gate(run_dir: RunDir, insecure: bool = False) -> Gate:
             "host for the replay server, or accept that with --insecure_listen"
         )
     _remove_dead_sockets()
+    _raise_descriptor_limit()
     if reason is not None:
         port = choose_port(server.port, run_dir)
+        guard = _hold(port)  # Reverb itself takes it only when all is restored
         logging.warning(
             "access is open (%s): port %d takes connections from every interface without login; "
             "keep this host off open networks",
             reason,
             port,
         )
-        return Gate(run_dir, "open", port, [(_open_socket(run_dir), None)])
+        return Gate(run_dir, "open", port, [(_open_socket(run_dir), None)], guard)
     if server.listen == "network":
         port = choose_port(server.port, run_dir)
         outside = (_listen(port), tls.server_context(run_dir.tls))
@@ -140,6 +180,12 @@ def open_gate(run_dir: RunDir, insecure: bool = False) -> Gate:
         gate = Gate(run_dir, "isolated", None, [(_open_socket(run_dir), None)], guard)
     isolation.enter()
     return gate
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes two descriptors; the usual limit of 1024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _open_socket(run_dir: RunDir) -> socket.socket:
@@ -208,9 +254,11 @@ def _listen(port: int) -> socket.socket:
 def _hold(port: int) -> socket.socket:
     """Keeps a port from others without listening on it.
 
-    Without SO_REUSEADDR, with which two sockets may have a port as long as none listens.
+    Without SO_REUSEADDR, with which two sockets may have a port as long as none listens; with
+    SO_REUSEPORT, so that Reverb, which sets it too, can still have it.
     """
     family, host = _everywhere()
     guard = socket.socket(family)
+    guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     guard.bind((host, port))
     return guard

@@ -19,8 +19,15 @@ from pathlib import Path
 from replay_server import offline
 from replay_server.manifest import Manifest
 from sactory import retention
+from sactory.errors import RetryError
 from sactory.quarantine import set_aside
-from sactory.run_dir import RunDir, fsync_path, remove_leftovers, whole_directory
+from sactory.run_dir import (
+    RunDir,
+    fsync_path,
+    is_unreadable,
+    remove_leftovers,
+    whole_directory,
+)
 
 SAVED = "saved"
 # Reverb's names, with the process in UTC; they sort by time.
@@ -68,13 +75,26 @@ class History:
 
         Returns:
             The copy to start from, or None if there is none.
+
+        Raises:
+            RetryError: None is known to be whole, but some can't be read now.
         """
-        for path in sorted(self._root.iterdir()):
-            self._look_at(path)
-        found = []
-        for path in sorted(self.directory.iterdir()):
-            copy = self._checked(path)
-            found += [copy] if copy else []
+        found, unreadable = [], []
+        for look, directory in ((self._look_at, self._root), (self._checked, self.directory)):
+            for path in sorted(directory.iterdir()):
+                try:
+                    copy = look(path)
+                except OSError as e:
+                    if not is_unreadable(e):
+                        raise
+                    unreadable.append((path, f"it can't be read: {e.strerror}"))
+                    continue
+                found += [copy] if copy else []
+        if unreadable and not found:  # it may pass: what is whole must not go to quarantine for it
+            path, why = unreadable[0]
+            raise RetryError(f"no checkpoint of the replay can be used now ({path}: {why})")
+        for path, why in unreadable:
+            self._set_aside(path, why)
         whole = {copy.path.name for copy in found}
         for path in self._root.iterdir():
             if path.name not in whole:  # damaged together with its copy: they are the same files
@@ -88,7 +108,7 @@ class History:
         linked = self.directory / path.name
         if _same(path, linked):  # looked at there
             return
-        manifest = Manifest.load(linked)
+        manifest = Manifest.read(linked)
         if manifest is None:
             if not (path / offline.DONE).exists():  # cut off while it was saved
                 shutil.rmtree(path, ignore_errors=True)
@@ -98,7 +118,7 @@ class History:
             fault = manifest.fault(path)
         if fault:
             self._set_aside(path, fault)
-        elif manifest is None or manifest.fault(linked):
+        elif manifest is None or not manifest.vouches_for(linked):
             if linked.exists():
                 self._set_aside(linked, "its files or its manifest are damaged")
             self._enter(path, manifest or self._describe(path))
@@ -107,7 +127,7 @@ class History:
         """One entry of the history, if it is whole."""
         if not _NAME.fullmatch(path.name):
             return None
-        manifest = Manifest.load(path)
+        manifest = Manifest.read(path)
         fault = manifest.fault(path) if manifest else offline.fault(path)
         if fault:
             self._set_aside(path, fault)

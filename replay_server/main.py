@@ -27,9 +27,10 @@ def main(argv: list[str]) -> int:
         f"`sactory stop --run_dir {run_dir}`",
     )
     config.load(run_dir)
-    gate = open_gate(run_dir, args.insecure_listen)  # while this process has one thread
-    stop = supervision.start_signal_thread()
+    # Claims are names in the host's network, which the gate may leave; it needs a single thread.
     cpus.claim("replay_server", settings.ReplayServer().cpus)
+    gate = open_gate(run_dir, args.insecure_listen)
+    stop = supervision.start_signal_thread()
     heartbeat = Heartbeat(run_dir, "replay_server", access=gate.access)
 
     from replay_server.server import serve

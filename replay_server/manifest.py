@@ -14,7 +14,7 @@ from typing import Any
 
 from replay_server import offline
 from sactory import provenance
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, is_unreadable, read_json, write_json
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -61,15 +61,27 @@ class Manifest:
         )
 
     @classmethod
-    def load(cls, directory: Path) -> Manifest | None:
-        """Reads a checkpoint's manifest; None if it is absent or damaged."""
+    def read(cls, directory: Path) -> Manifest | None:
+        """Reads a checkpoint's manifest; None if it is absent or damaged.
+
+        Raises:
+            OSError: It can't be read now.
+        """
+        value = read_json(directory / NAME)
         try:
-            value = read_json(directory / NAME)
             manifest = cls(**value)
             names = {name for name, was in manifest.files.items() if {"size", "sha256"} <= set(was)}
             whole = manifest.format == FORMAT and names == set(offline.FILES)
             return manifest if whole and isinstance(manifest.sequence, int) else None
-        except (OSError, TypeError, AttributeError):
+        except (TypeError, AttributeError):
+            return None
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest | None:
+        """As `read`; None also if it can't be read now."""
+        try:
+            return cls.read(directory)
+        except OSError:
             return None
 
     def save(self, directory: Path) -> None:
@@ -77,7 +89,11 @@ class Manifest:
         write_json(directory / NAME, dataclasses.asdict(self))
 
     def fault(self, directory: Path) -> str | None:
-        """What is wrong with the files of a checkpoint, or None if they are as they were."""
+        """What is wrong with the files of a checkpoint, or None if they are as they were.
+
+        Raises:
+            OSError: The disk or its server fails; nothing proves that they are damaged.
+        """
         for name, was in self.files.items():
             path = directory / name
             try:
@@ -89,8 +105,17 @@ class Manifest:
             except FileNotFoundError:
                 return f"{name} is missing"
             except OSError as e:
+                if is_unreadable(e):
+                    raise
                 return f"{name} can't be read: {e.strerror}"
         return None
+
+    def vouches_for(self, directory: Path) -> bool:
+        """Whether the files of a checkpoint can be read and are as they were."""
+        try:
+            return self.fault(directory) is None
+        except OSError:
+            return False
 
     def items(self, table: str) -> int:
         """Items of a table."""

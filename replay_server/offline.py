@@ -32,7 +32,7 @@ from sactory.tables import REPLAY, identity
 TABLES, ITEMS, CHUNKS, DONE = "tables.tfrecord", "items.tfrecord", "chunks.tfrecord", "DONE"
 FILES = (TABLES, ITEMS, CHUNKS, DONE)
 
-_BLOCK = 1024
+_BLOCK, _BLOCK_BYTES = 1024, 1 << 20
 # Chunks hardly compress any further: more effort takes thrice the time for a few percent.
 _COMPRESSION_LEVEL = 1
 
@@ -90,10 +90,15 @@ def fault(directory: Path) -> str | None:
     """Reads a checkpoint to its end; why Reverb could not restore it, or None.
 
     For one that no manifest vouches for: its server was killed before it could write it.
+
+    Raises:
+        OSError: The disk or its server fails; nothing proves that the checkpoint is damaged.
     """
     missing = [name for name in FILES if not (directory / name).is_file()]
     if missing:
         return f"{', '.join(missing)} missing"
+    for name in FILES:  # TensorFlow calls many a failing disk damage
+        _read_through(directory / name)
     try:
         chunk = schema_pb2.ChunkData.FromString
         keys = {chunk(record).chunk_key for record in records(directory / CHUNKS)}
@@ -114,6 +119,12 @@ def fault(directory: Path) -> str | None:
                 f"its counters say {items_in(table)}"
             )
     return None
+
+
+def _read_through(path: Path) -> None:
+    with open(path, "rb") as f:
+        while f.read(_BLOCK_BYTES):
+            pass
 
 
 def rewrite(

@@ -19,6 +19,7 @@ from reverb.cc import schema_pb2
 
 from replay_server import offline
 from replay_server.history import Copy, History
+from sactory.rows import UNSOUND, sound
 
 
 class Column(NamedTuple):
@@ -28,7 +29,7 @@ class Column(NamedTuple):
         dtype: TensorFlow's number of the type.
         shape: Of one step.
         steps: T.
-        bad: Steps that hold NaN or infinity; all of them if the data can't be read.
+        bad: Steps that can't be learned from; all of them if the data can't be read.
     """
 
     dtype: int
@@ -85,7 +86,7 @@ class Judge:
         for parts in columns:
             for column, first, length in parts:
                 if not column.bad.isdisjoint(range(first, first + length)):
-                    return "NaN, infinity or unreadable data"
+                    return f"{UNSOUND}, or unreadable data"
         return None
 
     def _parts(self, column: Any) -> list[tuple[Column, int, int]]:
@@ -127,9 +128,7 @@ def _column(tensor: Any) -> Column:
         try:
             data = bytes(cramjam.snappy.decompress_raw(tensor.tensor_content))
             flat = np.frombuffer(data, dtype.as_numpy_dtype)
-            finite = np.isfinite(flat.reshape(steps, -1))
-            if not finite.all():
-                bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+            bad = np.flatnonzero(~sound(flat.reshape(steps, -1))).tolist()
         except (ValueError, cramjam.DecompressionError):
             bad = range(steps)
     return Column(tensor.dtype, shape, steps, frozenset(bad))

@@ -23,7 +23,7 @@ from replay_server.history import Copy, History
 from replay_server.manifest import Manifest
 from sactory import config, settings
 from sactory.errors import UserError
-from sactory.rows import RowFormat
+from sactory.rows import UNSOUND, RowFormat, sound
 from sactory.run_dir import RunDir
 from sactory.specs import Specs
 from sactory.tables import REPLAY
@@ -123,7 +123,7 @@ def _link_newest(other: RunDir, target: Path) -> None:
     pairs = [(path, Manifest.load(path)) for path in other.replay_history.glob("*")]
     known = sorted(((m.sequence, p, m) for p, m in pairs if m), key=lambda t: t[0], reverse=True)
     for _, path, manifest in known:
-        if manifest.fault(path) is None:
+        if manifest.vouches_for(path):
             for name in offline.FILES:
                 offline.link_or_copy(path / name, target / name)
             return
@@ -153,8 +153,8 @@ def _read_rows(path: Path, specs: Specs, gamma: float) -> np.ndarray:
                 f"{[count, *shape]} are wanted",
             )
         rows[:, span] = array.reshape(count, math.prod(shape))
-        if not np.isfinite(rows[:, span]).all():
-            raise _refusal(path, f"'{name}' holds NaN or infinity")
+        if not sound(rows[:, span]).all():
+            raise _refusal(path, f"'{name}' holds {UNSOUND}")
     _check_ranges(path, rows, specs)
     rows[:, row.slices["discount"]] *= gamma  # a row's D of one step: gamma d
     return rows

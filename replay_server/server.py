@@ -5,23 +5,27 @@ The main thread never enters `server.wait()`: a signal would not be seen there.
 
 from __future__ import annotations
 
+import os
 import time
 
 import reverb
+from absl import logging
 
 from replay_server.checkpoint import Checkpoints
 from replay_server.gate import Gate
 from replay_server.table_watch import TableWatch
 from sactory import client as client_lib
-from sactory import settings, supervision, tables
+from sactory import settings, status_files, supervision, tables
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, read_json
+from sactory.run_dir import RunDir
 from sactory.specs import Specs
 
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
-_REPAIR_SECONDS = 300.0
+_REPAIR_SECONDS = 900.0
+_REPAIR_AGAIN_SECONDS = 30.0
+_SILENT_SECONDS = 120.0  # a server that has not answered for so long is stuck for good
 _FINAL_SAVE_SECONDS = 600.0
 
 
@@ -59,13 +63,15 @@ def _watch(
     limits: tables.ReplayLimits,
 ) -> int:
     """Reports and saves until the end; then saves once more."""
-    farewell = None
+    farewell, repair_due = None, 0.0
     watch, running = TableWatch(), time.monotonic()
+    answered = running
     client.reset(tables.STATE)  # a checkpoint may hold the stop of an end that an amendment undid
     while not stop.wait(_TICK_SECONDS):
         running = time.monotonic()
         infos = client_lib.table_infos(client)
         if infos is not None:
+            answered = time.monotonic()
             if not checkpoints.is_loaded(infos):
                 heartbeat.close("stopped")
                 return supervision.RETRY
@@ -74,23 +80,43 @@ def _watch(
             inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
             if inserts >= limits.min_size:
                 checkpoints.save_if_due(client)
-        if run_dir.repair.exists():
-            heartbeat.update(state="saving for a repair")
-            checkpoints.save_last(client, _REPAIR_SECONDS)
+        elif time.monotonic() - answered > _SILENT_SECONDS:
+            logging.error("Reverb has not answered for %.0f s: starting anew", _SILENT_SECONDS)
             heartbeat.close("stopped")
             return supervision.RETRY
+        if os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
+            heartbeat.update(state="saving for a repair")
+            if checkpoints.save_last(client, _REPAIR_SECONDS):
+                heartbeat.close("stopped")
+                return supervision.RETRY
+            logging.error("a repair waits: what the tables hold can't be saved now")
+            repair_due = time.monotonic() + _REPAIR_AGAIN_SECONDS
         if run_dir.is_done:
             farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
             if not _anyone_left(run_dir) or time.monotonic() > farewell:
                 break
-    heartbeat.update(state="saving")
-    if settings.ReplayServer().checkpoint_on_exit:
-        # A save may have been under way when the signal came: the time counts from before it.
-        spent = time.monotonic() - running
-        left = supervision.grace_seconds() - spent if stop.is_set() else _FINAL_SAVE_SECONDS
-        checkpoints.save_last(client, left)
+    _save_at_the_end(stop, heartbeat, client, checkpoints, running)
     heartbeat.close("done" if run_dir.is_done else "stopped")
     return supervision.OK if run_dir.is_done else supervision.RETRY
+
+
+def _save_at_the_end(
+    stop: supervision.Stop,
+    heartbeat: Heartbeat,
+    client: reverb.Client,
+    checkpoints: Checkpoints,
+    running: float,
+) -> None:
+    """Saves once more; `running` is when the loop last came by.
+
+    A save may have been under way when the signal came: the time counts from before it.
+    """
+    if not settings.ReplayServer().checkpoint_on_exit:
+        return
+    heartbeat.update(state="saving")
+    spent = time.monotonic() - running
+    left = supervision.grace_seconds() - spent if stop.is_set() else _FINAL_SAVE_SECONDS
+    checkpoints.save_last(client, left)
 
 
 def _report(heartbeat: Heartbeat, infos: dict) -> None:
@@ -111,7 +137,7 @@ def _anyone_left(run_dir: RunDir) -> bool:
     """Whether a collector or the trainer still shows signs of life."""
     now = time.time()
     for path in run_dir.status("x").parent.glob("*.json"):
-        status = read_json(path) or {}
+        status = status_files.read(path)
         if status.get("program") not in ("collect", "train"):
             continue
         if (

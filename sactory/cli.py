@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -14,10 +15,11 @@ import traceback
 from typing import NoReturn
 
 from sactory import __version__, quiet
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.flags import print_error
-from sactory.supervision import USER_ERROR
+from sactory.supervision import RETRY, USER_ERROR
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # verb: (module with `main(argv) -> exit code`, one line of help)
 VERBS = {
     "run": ("supervise.run", "init, all programs, live progress, final evaluation: the main job"),
@@ -67,6 +69,28 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as e:
         print_error(str(e))
         return USER_ERROR
+    except RetryError as e:
+        print_error(str(e))
+        return RETRY
+    except Exception as e:
+        if not _means_full_disk(e):
+            raise
+        print_error(f"{e}: make room, then run the same command again")
+        return RETRY
+
+
+def _means_full_disk(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is behind an error, whoever wrapped it.
+
+    It may have room again: no failure, try later. TensorFlow's and Reverb's errors keep only the
+    system's text.
+    """
+    while error is not None:
+        text = str(error)
+        if getattr(error, "errno", None) in _FULL or any(os.strerror(n) in text for n in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def command() -> NoReturn:

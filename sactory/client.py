@@ -187,6 +187,6 @@ def take_json(client: reverb.Client, table: str, infos: dict[str, Any] | None) -
     for item in take(client, table, infos):
         try:
             messages.append(json.loads(item[0].tobytes()))
-        except (UnicodeDecodeError, json.JSONDecodeError, IndexError) as e:
+        except (ValueError, RecursionError, IndexError) as e:
             logging.warning("table %s: dropped a message that is not JSON: %s", table, e)
     return messages

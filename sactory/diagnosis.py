@@ -156,6 +156,8 @@ def _old_checkpoints(told: dict[str, Any], settings: dict[str, Any]) -> list[str
 
 def _disk(told: dict[str, Any]) -> list[str]:
     free = told["disk_free"]
+    if free is None:
+        return ["the disk of R can't be asked for its free space"]
     return [f"the disk of R has {free / GB:.1f} GB free"] if free < _LITTLE_DISK else []
 
 

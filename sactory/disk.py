@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sactory import policies
-from sactory.run_dir import RunDir
+from sactory.run_dir import RunDir, read_json
+from sactory.takeover import MANIFEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +59,9 @@ def inventory(run_dir: RunDir) -> list[Item]:
     """Everything that may go or is protected by name, oldest first."""
     items = [
         *_exports(run_dir),
-        *_newest_stays("trainer checkpoint", _numbered(run_dir.trainer_checkpoints)),
-        *_newest_stays("replay checkpoint", _visible(run_dir.replay_history)),
-        *_newest_stays("video", run_dir.videos.glob("[0-9]*.mp4")),
+        *_newest_stays("trainer checkpoint", _numbered(run_dir.trainer_checkpoints), _by_name),
+        *_newest_stays("replay checkpoint", _visible(run_dir.replay_history), _by_sequence),
+        *_newest_stays("video", run_dir.videos.glob("[0-9]*.mp4"), _by_name),
         *(item_of("log", path) for path in _old_logs(run_dir)),
         *(item_of("quarantine", path) for path in _visible(run_dir.quarantine)),
     ]
@@ -69,21 +71,34 @@ def inventory(run_dir: RunDir) -> list[Item]:
 def _exports(run_dir: RunDir) -> list[Item]:
     """Both kinds of an export are one item: the newest, the best and the unscored ones stay."""
     scores, found = policies.scores(run_dir), {}
+    waiting = policies.unscored(run_dir, scores)
     for kind in policies.KINDS:
         exports = policies.list_exports(run_dir, kind)
         valid = [e for e in exports if not e.is_overtaken] or exports
         stay = {e.name for e in [*valid[-1:], *policies.best_of(valid, scores)]}
         for export in exports:
             paths, protected = found.get(export.name, ((), False))
-            protected = protected or export.name in stay or export.name not in scores
+            protected = protected or export.name in stay or export.name in waiting
             found[export.name] = ((*paths, export.path), protected)
     return [item_of("export", *paths, protected=stays) for paths, stays in found.values()]
 
 
-def _newest_stays(kind: str, paths: Iterable[Path]) -> list[Item]:
-    """The newest by name, as whoever reads them chooses: numbers, or times of one length."""
-    ordered = sorted(paths, key=lambda path: (len(path.name), path.name))
+def _newest_stays(kind: str, paths: Iterable[Path], age: Callable[[Path], Any]) -> list[Item]:
+    """The newest is the one that whoever reads them chooses."""
+    ordered = sorted(paths, key=age)
     return [item_of(kind, path, protected=path is ordered[-1]) for path in ordered]
+
+
+def _by_name(path: Path) -> tuple[int, str]:
+    """Names are numbers."""
+    return len(path.name), path.name
+
+
+def _by_sequence(path: Path) -> tuple[int, str]:
+    """By the manifest, as the replay server chooses: a clock that was set back names them wrong."""
+    manifest = read_json(path / MANIFEST)
+    sequence = manifest.get("sequence") if isinstance(manifest, dict) else None
+    return sequence if isinstance(sequence, int) else -1, path.name
 
 
 def item_of(kind: str, *paths: Path, protected: bool = False) -> Item:

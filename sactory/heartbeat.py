@@ -60,7 +60,7 @@ class Heartbeat:
         previous = read_json(self.path)
         previous = previous if isinstance(previous, dict) else {}
         self.restarts = _restarts(previous)
-        self.starts = int(previous.get("starts") or 0) + 1
+        self.starts = counted(previous.get("starts")) + 1
         self._fields: dict[str, Any] = {
             **{k: v for k, v in previous.items() if k != "error"},
             "program": program,
@@ -155,7 +155,13 @@ def _restarts(previous: dict[str, Any]) -> int:
         pass
     if not previous or previous.get("state") in ("done", "stopped"):
         return 0
-    return int(previous.get("restarts") or 0) + 1
+    return counted(previous.get("restarts")) + 1
+
+
+def counted(value: Any) -> int:
+    """A count that an old file holds; 0 if it is damaged or missing."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    return value if whole else 0
 
 
 def _finite(value: Any) -> Any:

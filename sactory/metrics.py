@@ -9,6 +9,7 @@ nothing: means and rates are made where the numbers are.
 from __future__ import annotations
 
 import math
+import numbers
 import sys
 import threading
 import time
@@ -79,7 +80,7 @@ REGISTRY: dict[str, dict[str, str]] = {
     },
 }
 # Columns of a row that say what it is about; not measured, so not in TensorBoard.
-LABELS = ("event", "export", "incarnation")
+LABELS = ("event", "export", "incarnation", "source")
 
 # Console columns: header, key, format. The order and the names are the field's.
 _COLUMNS = {
@@ -103,7 +104,7 @@ def console_line(kind: str, row: Mapping[str, Any], color: bool = False) -> str:
     parts = [f"{_COLOURS[kind]}{kind}\033[0m" if color else kind]
     for header, key, form in _COLUMNS[kind]:
         value = row.get(key, 0)
-        if value is None:  # a null in a log: it was not finite
+        if not isinstance(value, numbers.Real):  # a null in a log was not finite
             value = math.nan
         exact = form != "%d" or math.isfinite(value)
         parts.append(f"{header}: {form % value if exact else value}")

@@ -2,7 +2,7 @@
 
     R/policies/{greedy,collect}/<env_steps>-<train_step>-<incarnation>/
         saved_model.pb variables/ policy_specs.pbtxt    what TF-Agents' own eager policy loads
-        meta.json                                       counters, variable order, file hashes
+        meta.json                                       counters, variable order, hashes of all
         overtaken.json                                  only if a restart went back behind it
 
 An export is written by `train.export`, whole or absent, and never changed; what the evaluator has
@@ -13,23 +13,23 @@ TensorFlow.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sactory import metrics
+from sactory import metrics, sealed
 from sactory.errors import UserError
-from sactory.run_dir import RunDir, read_json, require_private, write_json
+from sactory.run_dir import RunDir, require_private, write_json
 
 GREEDY = "greedy"
 COLLECT = "collect"
 KINDS = (GREEDY, COLLECT)
 META = "meta.json"
 OVERTAKEN = "overtaken.json"
-FORMAT = 1
+FORMAT = 2
+_NOT_HASHED = (META, OVERTAKEN)
 ACT = "act"  # the SavedModel's bare function (observation, seed) -> actions
 _NAME = re.compile(r"(\d{12,})-(\d{12,})-(\d{6,})")
 
@@ -89,10 +89,15 @@ def list_exports(run_dir: RunDir, kind: str = GREEDY) -> list[Export]:
     return sorted(exports)
 
 
+def newest_first(run_dir: RunDir, kind: str) -> list[Export]:
+    """The exports in the order in which one would act with them; overtaken ones come last."""
+    exports = [(not e.is_overtaken, e) for e in list_exports(run_dir, kind)]
+    return [export for _, export in sorted(exports, reverse=True)]
+
+
 def latest_export(run_dir: RunDir, kind: str = COLLECT) -> Export | None:
     """The newest export, or None; overtaken ones only if there is no other."""
-    exports = list_exports(run_dir, kind)
-    return max([e for e in exports if not e.is_overtaken] or exports, default=None)
+    return next(iter(newest_first(run_dir, kind)), None)
 
 
 def scores(run_dir: RunDir) -> dict[str, float]:
@@ -102,6 +107,14 @@ def scores(run_dir: RunDir) -> dict[str, float]:
         for row in metrics.read_log(run_dir.eval_log)
         if isinstance(row.get("export"), str)
     }
+
+
+def unscored(run_dir: RunDir, known: dict[str, float]) -> set[str]:
+    """Names of the exports that wait for a score.
+
+    Where the greedy half is gone, damaged and in quarantine, none will come.
+    """
+    return {export.name for export in list_exports(run_dir, GREEDY)} - set(known)
 
 
 def best_of(exports: list[Export], known: dict[str, float]) -> list[Export]:
@@ -168,13 +181,10 @@ def mark_overtaken(run_dir: RunDir, train_step: int, incarnation: int) -> list[s
     return sorted(marked)
 
 
-def file_hashes(directory: Path, left_out: tuple[str, ...] = (META, OVERTAKEN)) -> dict[str, str]:
-    """SHA-256 of every file below `directory`, by relative path, some names left out."""
-    files = sorted(p for p in directory.rglob("*") if p.is_file())
-    files = [p for p in files if p.name not in left_out]
-    return {
-        str(p.relative_to(directory)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
-    }
+def write_meta(directory: Path, meta: dict[str, Any]) -> None:
+    """Writes an export's meta.json beside its other files, with the hashes of all of them."""
+    files = sealed.file_hashes(directory, _NOT_HASHED)
+    sealed.write_file(directory / META, {"format": FORMAT, **meta, "files": files})
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -184,19 +194,16 @@ def read_meta(path: Path) -> dict[str, Any]:
         CorruptExport: The files are not what was written.
         UserError: Another version of Sactory wrote it, or somebody else could have.
     """
-    require_private(path)
-    meta = read_json(path / META)
-    if not isinstance(meta, dict):
-        raise CorruptExport(f"the export {path} is corrupt: its {META} is missing or not JSON")
-    if meta.get("format") != FORMAT:
-        raise UserError(
-            f"the export {path} has format {meta.get('format')}; this Sactory reads {FORMAT}"
-        )
-    found = file_hashes(path)
-    for name, digest in meta["files"].items():
-        if found.get(name) != digest:
-            what = "is missing" if name not in found else "has changed since it was written"
-            raise CorruptExport(f"the export {path} is corrupt: its {name} {what}")
+    try:
+        require_private(path)
+        meta = sealed.read_file(path / META, FORMAT)
+        sealed.check_files(path, meta["files"], _NOT_HASHED)
+    except sealed.OtherFormatError as e:
+        raise UserError(f"the export {path} {e}") from e
+    except sealed.DamagedError as e:
+        raise CorruptExport(f"the export {path} is corrupt: {e}") from e
+    except OSError as e:  # it went away meanwhile, or the disk can't read it
+        raise CorruptExport(f"the export {path} is corrupt: {e.strerror}") from e
     return meta
 
 

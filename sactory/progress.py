@@ -7,8 +7,14 @@ or repeated report does no harm. Pure bookkeeping: no tables, no clock.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterable
 from typing import Any
+
+_COUNTS_BELOW = 2**53  # what a float64 counts exactly; also keeps sums and logs sane
+_INCARNATIONS_BELOW = 2**63  # nanoseconds since 1970
+_SOURCE = re.compile(r"(?P<key>\d{1,15}:\d{1,19}):(?P<sequence>\d{1,15})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +34,21 @@ class Episode:
     length: int
     duration: float
     success: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A finished episode as the book has entered it.
+
+    Attributes:
+        number: Finished episodes of the run, this one included.
+        source: `worker:incarnation:sequence`, which no other episode of the run has.
+        episode: What the worker said.
+    """
+
+    number: int
+    source: str
+    episode: Episode
 
 
 @dataclasses.dataclass
@@ -69,21 +90,44 @@ class Book:
     def __init__(self) -> None:
         self._totals: dict[str, Totals] = {}
 
-    def add(self, record: dict[str, Any]) -> list[Episode]:
+    def add(self, record: dict[str, Any]) -> list[Entry]:
         """Enters one report.
 
         Returns:
             The episodes in it that were not known yet.
+
+        Raises:
+            ValueError: It is not what `report` makes; nothing of it is entered.
         """
-        totals = self._totals.setdefault(f"{record['worker']}:{record['incarnation']}", Totals())
-        totals.rows = max(totals.rows, int(record["rows"]))
-        totals.env_steps = max(totals.env_steps, int(record["env_steps"]))
+        checked = _fields(record, ("worker", "incarnation", "rows", "env_steps", "episodes"))
+        worker = _count(checked, "worker")
+        incarnation = _count(checked, "incarnation", _INCARNATIONS_BELOW)
+        rows, env_steps = _count(checked, "rows"), _count(checked, "env_steps")
+        if not isinstance(checked["episodes"], list):
+            raise ValueError(f"episodes is {_short(checked['episodes'])}, not a list")
+        episodes = sorted(map(_episode, checked["episodes"]), key=lambda e: e.sequence)
+        key = f"{worker}:{incarnation}"
+        totals = self._totals.setdefault(key, Totals())
+        totals.rows = max(totals.rows, rows)
+        totals.env_steps = max(totals.env_steps, env_steps)
         new = []
-        for value in sorted(record["episodes"], key=lambda e: e["sequence"]):
-            if value["sequence"] >= totals.episodes:
-                totals.episodes = value["sequence"] + 1
-                new.append(Episode(**value))
+        for episode in episodes:
+            if episode.sequence >= totals.episodes:
+                totals.episodes = episode.sequence + 1
+                new.append(Entry(self.episodes, f"{key}:{episode.sequence}", episode))
         return new
+
+    def add_logged(self, sources: Iterable[Any]) -> None:
+        """Enters the episodes that a log holds already: they must not be logged again.
+
+        Args:
+            sources: Of the log's rows; what is none (a damaged line) is passed over.
+        """
+        for source in sources:
+            match = _SOURCE.fullmatch(str(source))
+            if match:
+                totals = self._totals.setdefault(match["key"], Totals())
+                totals.episodes = max(totals.episodes, int(match["sequence"]) + 1)
 
     @property
     def rows(self) -> int:
@@ -101,12 +145,14 @@ class Book:
         return sum(totals.episodes for totals in list(self._totals.values()))
 
     def merge(self, other: Book) -> None:
-        """Takes over whatever `other` knows beyond this book."""
+        """Takes over the steps that `other` knows beyond this book.
+
+        Not the episodes: those that were known but not logged shall be told once more.
+        """
         for key, theirs in other._totals.items():
             mine = self._totals.setdefault(key, Totals())
             mine.rows = max(mine.rows, theirs.rows)
             mine.env_steps = max(mine.env_steps, theirs.env_steps)
-            mine.episodes = max(mine.episodes, theirs.episodes)
 
     def to_json(self) -> dict[str, Any]:
         """The book as the trainer's checkpoint holds it."""
@@ -114,9 +160,15 @@ class Book:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Book:
-        """Reads `to_json`'s form."""
-        book = cls()
-        book._totals = {key: Totals(**totals) for key, totals in value.items()}
+        """Reads `to_json`'s form.
+
+        Raises:
+            ValueError: It is not of that form.
+        """
+        book, names = cls(), [field.name for field in dataclasses.fields(Totals)]
+        for key, totals in value.items():
+            checked = _fields(totals, names)
+            book._totals[key] = Totals(*(_count(checked, name) for name in names))
         return book
 
 
@@ -148,6 +200,61 @@ class RunState:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RunState:
-        """Reads a message; fields of a newer version are ignored."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: v for name, v in value.items() if name in names})
+        """Reads a message; fields of a newer version are ignored.
+
+        Raises:
+            ValueError: A field is missing, or isn't what `to_json` makes.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(value, dict):
+            raise ValueError(f"{_short(value)} is not an object")
+        checked = _fields({name: v for name, v in value.items() if name in names}, names)
+        if not isinstance(checked["stop"], bool):
+            raise ValueError(f"stop is {_short(checked['stop'])}, not true or false")
+        counts = {n: _count(checked, n) for n in names if n not in ("time", "stop")}
+        return cls(**counts, time=_number(checked, "time"), stop=checked["stop"])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """What never goes back while trainers follow each other."""
+        return (self.weights_incarnation, self.train_step, self.env_steps, self.rows)
+
+
+def _fields(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The value, if it is an object with exactly these fields."""
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise ValueError(f"{_short(value)} doesn't have the fields {', '.join(names)}")
+    return value
+
+
+def _count(value: dict[str, Any], name: str, below: int = _COUNTS_BELOW) -> int:
+    number = value[name]
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < below:
+        raise ValueError(f"{name} is {_short(number)}, not a count")
+    return number
+
+
+def _number(value: dict[str, Any], name: str) -> float:
+    number = value[name]
+    if isinstance(number, int) and not isinstance(number, bool) and abs(number) < _COUNTS_BELOW:
+        return float(number)
+    if not isinstance(number, float) or not math.isfinite(number):
+        raise ValueError(f"{name} is {_short(number)}, not a finite number")
+    return number
+
+
+def _episode(value: Any) -> Episode:
+    checked = _fields(value, [field.name for field in dataclasses.fields(Episode)])
+    return Episode(
+        sequence=_count(checked, "sequence"),
+        episode_return=_number(checked, "episode_return"),
+        length=_count(checked, "length"),
+        duration=_number(checked, "duration"),
+        success=None if checked["success"] is None else _number(checked, "success"),
+    )
+
+
+def _short(value: Any) -> str:
+    """For a message: a stranger's value may be long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]} …"

@@ -26,7 +26,7 @@ def set_aside(run_dir: RunDir, path: Path, why: str) -> Path:
         The new path.
 
     Raises:
-        OSError: It can't be moved.
+        OSError: It can't be moved, or is gone.
     """
     run_dir.quarantine.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -39,7 +39,11 @@ def set_aside(run_dir: RunDir, path: Path, why: str) -> Path:
             break
         except FileExistsError:
             count += 1
-    shutil.move(str(path), str(new))
+    try:
+        shutil.move(str(path), str(new))
+    except OSError:
+        Path(f"{new}.why").unlink(missing_ok=True)
+        raise
     fsync_path(run_dir.quarantine)
     logging.warning("%s: %s; moved to %s", path, why, new)
     return new

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 from absl import logging
@@ -21,7 +21,17 @@ from sactory.run_dir import RunDir
 
 
 def apply(run_dir: RunDir, run: settings.Run) -> None:
-    """Applies every rule of a run; what can't be removed stays."""
+    """Applies every rule of a run; what can't be removed stays.
+
+    A disk that fails meanwhile is only logged: the caller's own work is done.
+    """
+    try:
+        _apply(run_dir, run)
+    except OSError as e:
+        logging.warning("what the run no longer keeps was not all removed: %s", e)
+
+
+def _apply(run_dir: RunDir, run: settings.Run) -> None:
     going = by_rule(run_dir, run)
     if run.max_disk_gb is not None:
         further, left = disk.plan(run_dir, run.max_disk_gb * GB, going)
@@ -59,6 +69,7 @@ def old_exports(
     neither newest nor first.
     """
     scores = policies.scores(run_dir)
+    waiting = policies.unscored(run_dir, scores)
     old = []
     for kind in policies.KINDS:
         exports = policies.list_exports(run_dir, kind)
@@ -66,13 +77,25 @@ def old_exports(
         stretches = {e.env_steps // keep_every_env_steps: e for e in reversed(valid)}
         best = policies.best_of(valid, scores)
         keep = {e.name for e in [*valid[-keep_last:], *stretches.values(), *best]}
-        old += [e for e in exports if e.name in scores and e.name not in keep]
+        old += [e for e in exports if e.name not in waiting and e.name not in keep]
     return old
 
 
-def remove(path: Path) -> None:
-    """Removes a file or a directory; readers see it whole or not at all."""
-    with contextlib.suppress(OSError):
-        doomed = Path(tempfile.mkdtemp(prefix=".tmp-", dir=path.parent))
-        os.replace(path, doomed / path.name)
+def remove(path: Path) -> bool:
+    """Removes a file or a directory; readers see it whole or not at all.
+
+    Nothing is made first, for a full disk may refuse that; where it refuses the new name too,
+    readers may see a directory go.
+
+    Returns:
+        Whether it is gone.
+    """
+    doomed = path
+    if os.path.isdir(path) and not os.path.islink(path):
+        with contextlib.suppress(OSError):
+            doomed = path.rename(path.with_name(f".tmp-{uuid.uuid4().hex}"))
         shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+    return not os.path.lexists(doomed)

@@ -14,6 +14,14 @@ import numpy as np
 
 FLAT = "flat"
 VERSION = 1
+LIMIT = 1e8
+"""What no number of a row exceeds: squares of gradients that it leads to still fit float32."""
+UNSOUND = f"NaN, infinity or a number beyond {LIMIT:,.0f}"
+
+
+def sound(rows: np.ndarray) -> np.ndarray:
+    """Which of the rows `[..., N]` can be learned from, bool `[...]`: finite, none above LIMIT."""
+    return (np.abs(rows) <= LIMIT).all(axis=-1)
 
 
 def join_key(name: str, key: str | None) -> str:

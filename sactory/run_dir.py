@@ -19,6 +19,7 @@ This module knows names and atomic writes only; it never decides what is written
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -32,6 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from sactory.errors import UserError
+
+# What a disk or its server says when it can't be read now; whether files are whole, nobody knows.
+_UNREADABLE = ("EIO", "ESTALE", "EACCES", "EPERM", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
 
 
 class RunDir:
@@ -104,8 +108,8 @@ class RunDir:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has reached its end."""
-        return self.done.exists()
+        """Whether the run has reached its end; not yet, as long as its disk can't be read."""
+        return os.path.exists(self.done)
 
     def require(self) -> RunDir:
         """Returns itself if init has frozen it, else raises `UserError`."""
@@ -126,26 +130,37 @@ def require_private(path: Path) -> None:
     """Refuses what somebody else could have written: a policy's files are code.
 
     Raises:
-        UserError: Others can write to `path` or below it, or own something there.
+        UserError: Others can write to `path` or below it, own something there, can put another
+            directory in its place, or a link in it leads elsewhere.
     """
-    ours = (os.getuid(), 0)
     path = path.resolve()
-    for parent in path.parents:  # where nobody else gets in, it doesn't matter what lies inside
-        found = parent.stat()
-        if found.st_uid in ours and not found.st_mode & 0o011:
-            return
+    why = _public(path)
+    if why is not None:
+        raise UserError(
+            f"{path} is not loaded, for a policy is code and {why}: if you trust it, take a copy "
+            f"of your own, `cp -rL {path} COPY && chmod -R go-w COPY`"
+        )
+
+
+def _public(path: Path) -> str | None:
+    """Why others may have a say in what lies at `path`, or None."""
+    ours = (os.getuid(), 0)
+    parents = [(parent, parent.stat()) for parent in path.parents]
+    for parent, found in parents:
+        # Where everybody can rename what isn't theirs, anything may be in its place a moment later.
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            return f"everybody can write to {parent}"
+    if any(found.st_uid in ours and not found.st_mode & 0o011 for _, found in parents):
+        return None  # nobody else gets in: it doesn't matter what lies inside
     for part in [path, *path.rglob("*")] if path.exists() else []:
         found = part.lstat()
         if found.st_uid not in ours:
-            why = f"{part} belongs to user {found.st_uid}"
-        elif found.st_mode & 0o022 and not stat.S_ISLNK(found.st_mode):
-            why = f"others can write to {part}"
-        else:
-            continue
-        raise UserError(
-            f"{path} is not loaded, for a policy is code and {why}: if you trust it, take a copy "
-            f"of your own, `cp -r {path} COPY && chmod -R go-w COPY`"
-        )
+            return f"{part} belongs to user {found.st_uid}"
+        if stat.S_ISLNK(found.st_mode):
+            return f"{part} is a link"
+        if found.st_mode & 0o022:
+            return f"others can write to {part}"
+    return None
 
 
 def fsync_path(path: Path) -> None:
@@ -184,11 +199,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow)."""
+    """Reads a JSON file; None if it is absent or not whole JSON (another host may be slow).
+
+    Raises:
+        OSError: It can't be read now.
+    """
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None  # ValueError: not JSON, not UTF-8, or a number of too many digits
+
+
+def poll_json(path: Path) -> Any:
+    """As `read_json`, for whoever looks again soon: None also if it can't be read now."""
+    try:
+        return read_json(path)
+    except OSError:
         return None
+
+
+def is_unreadable(error: OSError) -> bool:
+    """Whether an error of reading says nothing about the file: it may pass."""
+    return errno.errorcode.get(error.errno or 0) in _UNREADABLE
 
 
 @contextlib.contextmanager

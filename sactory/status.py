@@ -15,15 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import diagnosis
+from sactory import diagnosis, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags
-from sactory.run_dir import RunDir, read_json
+from sactory.run_dir import RunDir
 from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
 WATCH_SECONDS = 1.0
-_TAIL_BYTES = 64 * 1024
 _ENDED = ("done", "stopped", "failed")
 
 
@@ -35,7 +34,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         now: Unix time; None: the clock's.
     """
     now = time.time() if now is None else now
-    beats = {p.stem: b for p in _beats(run_dir) if isinstance(b := read_json(p), dict)}
+    beats = {p.stem: b for p in _beats(run_dir) if (b := status_files.read(p))}
     trees = [_tree(path, now) for path in _tree_paths(run_dir)]
     alive = any(tree["alive"] for tree in trees)
     services: dict[str, Path] = {}
@@ -47,21 +46,23 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
     ]
     # A collector that an earlier start had, and this one doesn't, is of no interest.
     programs = [p for p in programs if not services or full_name(p) in services or p["alive"]]
-    done = read_json(run_dir.done)
+    done = status_files.read(run_dir.done)
     server = beats.get("replay_server", {})
-    trained = beats.get("train") or _last_saved(run_dir)
-    train = {**trained, **(done if isinstance(done, dict) else {})}
+    trained = beats.get("train", {})
+    if trained.get("env_steps") is None:  # lost with its disk, or a fork's first start
+        trained = {**trained, **_last_saved(run_dir)}
+    train = {**trained, **done}
     told = {
         "state": _state(run_dir, alive, programs),
         "env_steps": int(train.get("env_steps") or 0),
         "train_steps": int(train.get("train_steps") or 0),
         "ratio": train.get("ratio"),
         "replay_size": _first(train.get("replay_size"), server.get("replay_size"), 0),
-        "last_train_return": _last_value(run_dir.train_log, "episode_reward"),
-        "last_eval_return": _last_value(run_dir.eval_log, "episode_reward"),
+        "last_train_return": status_files.last_number(run_dir.train_log, "episode_reward"),
+        "last_eval_return": status_files.last_number(run_dir.eval_log, "episode_reward"),
         "programs": programs,
-        "done": done,
-        "failed": read_json(run_dir.failed),
+        "done": done or None,
+        "failed": status_files.read(run_dir.failed) or None,
         "time": now,
         **_health(run_dir, beats, now),
     }
@@ -69,18 +70,22 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
 
 
 def _last_saved(run_dir: RunDir) -> dict[str, Any]:
-    """Counts of the newest trainer checkpoint, for where a heartbeat got lost with its disk."""
+    """Counts of the newest trainer checkpoint."""
     from sactory import trainer_checkpoints  # brings numpy, which a healthy run's status spares
 
-    newest_first = reversed(trainer_checkpoints.find(run_dir.trainer_checkpoints))
-    state = next(filter(None, map(trainer_checkpoints.peek, newest_first)), {})
+    try:
+        newest_first = reversed(trainer_checkpoints.find(run_dir.trainer_checkpoints))
+    except OSError:
+        return {}
+    states = map(trainer_checkpoints.peek, newest_first)
+    state = status_files.believed(next(filter(None, states), {}))
     return {"env_steps": state.get("env_steps"), "train_steps": state.get("train_step")}
 
 
 def _health(run_dir: RunDir, beats: dict[str, dict[str, Any]], now: float) -> dict[str, Any]:
     """What tells why a run is slow or stuck, as far as its programs have said it."""
     server, train = beats.get("replay_server", {}), beats.get("train", {})
-    address = read_json(run_dir.address) or {}
+    address = status_files.read(run_dir.address)
     published = train.get("weights_time")
     refused = [int(beat.get("refused_steps") or 0) for beat in beats.values()]
     return {
@@ -98,12 +103,19 @@ def _health(run_dir: RunDir, beats: dict[str, dict[str, Any]], now: float) -> di
         },
         "tables": server.get("tables") or {},
         "blocked": _blocked(server, now),
-        "disk_free": float(shutil.disk_usage(run_dir.root).free),
+        "disk_free": _disk_free(run_dir),
         "recovered": {n: beat["recovered"] for n, beat in beats.items() if beat.get("recovered")},
         "repaired_items": int(server.get("repaired_items") or 0),
         "refused_steps": sum(refused),
         "exports_waiting": int(beats.get("eval", {}).get("exports_waiting") or 0),
     }
+
+
+def _disk_free(run_dir: RunDir) -> float | None:
+    try:
+        return float(shutil.disk_usage(run_dir.root).free)
+    except OSError:
+        return None
 
 
 def _blocked(server: dict[str, Any], now: float) -> dict[str, float]:
@@ -138,15 +150,16 @@ def _read_settings(path: Path, _changed: int) -> dict[str, Any]:
 
 
 def _beats(run_dir: RunDir) -> list[Path]:
-    return [p for p in run_dir.status("").parent.glob("*.json") if not p.name.startswith(".")]
+    paths = status_files.found(run_dir.status("").parent, "*.json")
+    return [p for p in paths if not p.name.startswith(".")]
 
 
 def _tree_paths(run_dir: RunDir) -> list[Path]:
-    return [p.parent for p in run_dir.services("*").parent.glob(f"*/{ALIVE_FILE}")]
+    return [p.parent for p in status_files.found(run_dir.services("*").parent, f"*/{ALIVE_FILE}")]
 
 
 def _tree(path: Path, now: float) -> dict[str, Any]:
-    beat = read_json(path / ALIVE_FILE) or {}
+    beat = status_files.read(path / ALIVE_FILE)
     alive = beat.get("state") in ("running", "stopping") and is_alive(beat, now)
     services = beat.get("services") or []
     return {"path": path, "alive": alive, "services": services, "time": beat.get("time", 0.0)}
@@ -170,13 +183,12 @@ def process_exists(pid: int) -> bool:
 
 def _program(name: str, beat: dict[str, Any], service: Path | None, now: float) -> dict[str, Any]:
     """One program's line."""
-    stored = read_json(service / SERVICE_STATE_FILE) if service else None
-    memory = stored if isinstance(stored, dict) else {}
+    memory = status_files.read(service / SERVICE_STATE_FILE) if service else {}
     alive = bool(beat) and beat.get("state") not in _ENDED and is_alive(beat, now)
     program, _, worker = name.partition("_") if name.startswith("collect_") else (name, "", "")
     return {
         "name": beat.get("program", program),
-        "worker": beat.get("worker", int(worker) if worker.isdigit() else None),
+        "worker": beat.get("worker", int(worker) if worker.isdecimal() else None),
         "pid": beat.get("pid") if alive else None,
         "state": _program_state(beat, memory, alive, now),
         "restarts": _restarts(beat, memory, service),
@@ -212,7 +224,7 @@ def _program_state(beat: dict[str, Any], memory: dict[str, Any], alive: bool, no
         return "starting" if memory else "stopped"
     if beat.get("state") in _ENDED:
         return str(beat["state"])
-    exists = beat.get("host") == socket.gethostname() and process_exists(int(beat["pid"]))
+    exists = beat.get("host") == socket.gethostname() and process_exists(int(beat.get("pid") or 0))
     return "silent" if exists else "dead"
 
 
@@ -221,7 +233,7 @@ def _state(run_dir: RunDir, tree_alive: bool, programs: list[dict[str, Any]]) ->
     active = tree_alive or any(p["alive"] for p in programs)
     if run_dir.is_done and not active:
         return "done"
-    if run_dir.failed.exists() and not run_dir.is_done:
+    if os.path.exists(run_dir.failed) and not run_dir.is_done:
         return "failed"
     if not active:
         return "stopped"
@@ -231,30 +243,6 @@ def _state(run_dir: RunDir, tree_alive: bool, programs: list[dict[str, Any]]) ->
     begun = trainer["restarts"] or trainer["state"] == "silent"
     begun = begun or (trainer["alive"] and trainer["state"] != "starting")
     return "running" if begun or run_dir.is_done else "starting"
-
-
-def last_row(log: Path, key: str) -> dict[str, Any] | None:
-    """The last row of a JSON-lines log that has `key`; a half-written last line is skipped."""
-    try:
-        with open(log, "rb") as f:
-            f.seek(0, os.SEEK_END)
-            f.seek(max(0, f.tell() - _TAIL_BYTES))
-            lines = f.read().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and key in row:
-            return row
-    return None
-
-
-def _last_value(log: Path, key: str) -> float | None:
-    row = last_row(log, key)
-    return None if row is None else row[key]
 
 
 def _first(*values: Any) -> Any:
@@ -272,7 +260,7 @@ def _order(name: str) -> tuple[int, int, str]:
     order = ["replay_server", "collect", "train", "eval"]
     program, _, worker = name.partition("_") if name.startswith("collect_") else (name, "", "")
     place = order.index(program) if program in order else len(order)
-    return place, int(worker) if worker.isdigit() else 0, name
+    return place, int(worker) if worker.isdecimal() else 0, name
 
 
 def main(argv: list[str]) -> int:

@@ -92,7 +92,9 @@ def _health(told: dict[str, Any]) -> list[str]:
         health.append(f"items {', '.join(sizes)}")
     if told["access"]:
         health.append(f"access {told['access']}")
-    return [*health, f"disk {told['disk_free'] / GB:.1f} GB free"]
+    if told["disk_free"] is not None:
+        health.append(f"disk {told['disk_free'] / GB:.1f} GB free")
+    return health
 
 
 def _programs(programs: list[dict[str, Any]]) -> Table:

@@ -6,6 +6,7 @@ inside Reverb or TensorFlow. What a program saves when it stops is its own affai
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import select
@@ -120,13 +121,13 @@ def _take_signals(stop: Stop, wakeup_fd: int, signals: list[signal.Signals], gra
     first = _next_signal(wakeup_fd, signals, None)
     assert first is not None  # it waited without a limit
     began = time.monotonic()
-    _say(f"stopping: {first.name}")
     stop.request(first.name, first)
+    _say(f"stopping: {first.name}")
     while True:
         again = _next_signal(wakeup_fd, signals, began + grace - time.monotonic())
         if again is None:
             _say(f"not stopped within {grace:g} s; where every thread stands:")
-            faulthandler.dump_traceback(all_threads=True)
+            _write(_where_threads_stand())
             os._exit(RETRY)
         if again == signal.SIGINT and time.monotonic() - began > _DUPLICATE_SECONDS:
             _say("SIGINT again: ending at once")
@@ -147,9 +148,27 @@ def _next_signal(
             return signal.Signals(number)
 
 
+def _where_threads_stand() -> bytes:
+    """Every thread's stack, by way of memory: faulthandler waits for whoever reads its file."""
+    with contextlib.suppress(OSError), open(os.memfd_create("stacks"), "r+b") as f:
+        faulthandler.dump_traceback(f, all_threads=True)
+        f.seek(0)
+        return f.read()
+    return b""
+
+
 def _say(text: str) -> None:
-    """Writes past Python's buffers, whose locks the stuck main thread may hold."""
-    os.write(2, f"sactory: {text}\n".encode())
+    _write(f"sactory: {text}\n".encode())
+
+
+def _write(data: bytes) -> None:
+    """Writes what the log takes at once: a pipe that nobody empties must not hold a stop up.
+
+    Past Python's buffers, whose locks the stuck main thread may hold.
+    """
+    with contextlib.suppress(OSError):
+        while data and select.select([], [2], [], 0)[1]:
+            data = data[os.write(2, data[: select.PIPE_BUF]) :]
 
 
 def wait_for(

@@ -9,22 +9,16 @@ state means is the learner's business. Needs no TensorFlow.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from sactory import sealed
 from sactory.errors import UserError
-from sactory.policies import file_hashes
-from sactory.provenance import sha256
-from sactory.run_dir import read_json, write_json
+from sactory.sealed import DamagedError
 
 FORMAT = 2
 STATE = "state.json"
-
-
-class DamagedError(Exception):
-    """A checkpoint's files are not what was written; the message says what is wrong."""
 
 
 def directory_name(train_step: int) -> str:
@@ -49,9 +43,8 @@ def seal(directory: Path, state: dict[str, Any], files: dict[str, str] | None = 
         state: JSON value with `train_step`, `env_steps` and the trainer's other counters.
         files: Hashes of the weights' files where they are known; None: of the files as they are.
     """
-    files = file_hashes(directory, (STATE,)) if files is None else files
-    record = {"format": FORMAT, "files": files, "state": state}
-    write_json(directory / STATE, {**record, "sha256": _digest(record)})
+    files = sealed.file_hashes(directory, (STATE,)) if files is None else files
+    sealed.write_file(directory / STATE, {"format": FORMAT, "files": files, "state": state})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -59,42 +52,32 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: The files are not what was written.
+        UnreadableError: The disk or its server fails.
         UserError: Another version of Sactory wrote it.
     """
     record = _read_record(path)
-    found = file_hashes(path, (STATE,))
-    for name, digest in record["files"].items():
-        if found.get(name) != digest:
-            what = "is missing" if name not in found else "has changed since it was written"
-            raise DamagedError(f"its {name} {what}")
+    sealed.check_files(path, record["files"], (STATE,))
     return record
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = read_json(path / STATE)
-    if not isinstance(record, dict):
-        raise DamagedError(f"its {STATE} is missing or not JSON")
-    if record.get("format") != FORMAT:
+    try:
+        record = sealed.read_file(path / STATE, FORMAT)
+    except sealed.OtherFormatError as e:
         raise UserError(
-            f"the checkpoint {path} has format {record.get('format')}, this Sactory reads "
-            f"{FORMAT}: go on with the Sactory that wrote it (provenance.json names it)"
-        )
-    if record.pop("sha256", None) != _digest(record):
-        raise DamagedError(f"its {STATE} has changed since it was written")
+            f"the checkpoint {path} {e}: go on with the Sactory that wrote it (provenance.json "
+            "names it)"
+        ) from e
     if record["state"]["train_step"] != int(path.name):
         raise DamagedError(f"it was written as train step {record['state']['train_step']}")
     return record
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return sha256(json.dumps(record, sort_keys=True).encode())
 
 
 def peek(path: Path) -> dict[str, Any] | None:
     """The state, without a look at the weights; None if it can't be read."""
     try:
         return _read_record(path)["state"]
-    except (DamagedError, UserError, OSError):
+    except (DamagedError, UserError):
         return None
 
 

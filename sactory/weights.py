@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import reverb
+from absl import logging
 
 from sactory import client as client_lib
 from sactory.tables import WEIGHTS
@@ -48,9 +49,16 @@ def publish(client: reverb.Client, version: Version, vector: np.ndarray) -> None
 def latest(
     client: reverb.Client, infos: dict[str, Any] | None
 ) -> tuple[Version, np.ndarray] | None:
-    """The published weights, or None if the table is empty."""
+    """The published weights, finite; None if the table is empty or holds something else."""
     items = client_lib.take(client, WEIGHTS, infos)
     if not items:
         return None
+    forms = [(array.dtype, array.ndim) for array in items[-1]]
+    if forms != [(np.int64, 1), (np.float32, 1)] or len(items[-1][0]) != 2:
+        logging.warning("dropped weights that can't be read: arrays of %s", forms)
+        return None
     header, vector = items[-1]
+    if not np.isfinite(vector).all():
+        logging.warning("dropped weights that are not finite")
+        return None
     return Version(int(header[0]), int(header[1])), vector

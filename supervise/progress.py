@@ -53,7 +53,7 @@ class Console:
                 self._live.console.print(text, soft_wrap=True)
             else:
                 print(text, file=self._stream, flush=True)
-        except OSError:
+        except (OSError, ValueError):  # closed, or of an encoding that lacks a character
             self._gone = True
 
     def show(self, text: str) -> None:
@@ -67,7 +67,7 @@ class Console:
                 self._live.start()
             line = Text(text, style="bold", no_wrap=True, overflow="ellipsis")
             self._live.update(line, refresh=True)
-        except OSError:
+        except (OSError, ValueError):  # closed, or of an encoding that lacks a character
             self._gone = True
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Follower:
         for line in whole.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(row, dict):
                 found.append(row)
@@ -131,9 +131,22 @@ class Progress:
         self._restarts: dict[str, int] = {}
         self._points: collections.deque[tuple[float, int]] = collections.deque()
         self._train_line_at = self._plain_at = -1e9
+        self._has_failed = False
 
     def update(self) -> None:
-        """Prints what is new; call it about twice a second."""
+        """Prints what is new; call it about twice a second.
+
+        Whatever goes wrong is said once: a display must not end the run that it shows.
+        """
+        try:
+            self._update()
+        except Exception as e:
+            if not self._has_failed:
+                what = f"{type(e).__name__}: {e}"
+                self._console.say(f"sactory: warning: not all progress is shown: {what}")
+            self._has_failed = True
+
+    def _update(self) -> None:
         now = time.monotonic()
         for row in self._train_log.rows():
             if "episode_reward" in row and now - self._train_line_at >= _TRAIN_LINE_SECONDS:

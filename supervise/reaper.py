@@ -8,6 +8,7 @@ death signals that it gave to each `supervise` end the tree from above.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,8 @@ from sactory.run_dir import read_json
 from sactory.supervision import ALIVE_FILE
 from supervise import daemontools, processes, tree, verdict
 
-FINISHED, FAILED, STOPPED = 0, 1, 75
+# None of them is 1, with which Python ends after an exception.
+FINISHED, FAILED, STOPPED = 0, 3, 75
 _POLL_SECONDS = 0.3
 _RESTART_SECONDS = 1.0
 _ORPHAN_KILL_SECONDS = 60.0
@@ -102,6 +104,7 @@ class Reaper:
         self._hurry = False
         self._ending = False
         self._beat_at = 0.0
+        self._beat_fails = False
 
     def run(self) -> int:
         """Returns FINISHED, FAILED or STOPPED when no process of the tree is left."""
@@ -125,11 +128,17 @@ class Reaper:
             self._step()
             if self._stop_reason:
                 return STOPPED
-            outcomes = [verdict.read_state(m.directory).outcome for m in self.members]
+            outcomes = [self._outcome(m) for m in self.members]
             if "failed" in outcomes:
                 return FAILED
             if all(outcomes) and all(self._is_down(m) for m in self.members):
                 return FINISHED
+
+    def _outcome(self, member: Member) -> str:
+        try:
+            return verdict.read_state(member.directory).outcome
+        except OSError:  # a disk that can't be read now may tell in a moment
+            return ""
 
     def _is_down(self, member: Member) -> bool:
         status = daemontools.status(member.directory)
@@ -141,7 +150,7 @@ class Reaper:
         if info is not None and info.si_signo != signal.SIGCHLD:
             self._hurry = bool(self._stop_reason)  # asked twice: no more grace
             self._stop_reason = self._stop_reason or signal.Signals(info.si_signo).name
-        if not self._stop_reason and (self.root / tree.STOP_FILE).exists():
+        if not self._stop_reason and os.path.exists(self.root / tree.STOP_FILE):
             self._stop_reason = "sactory stop"
             self.grace = tree.asked_grace(self.root, self.grace)
         for pid in processes.reap():
@@ -227,12 +236,17 @@ class Reaper:
         try:
             temporary.write_text(json.dumps(beat))
             os.replace(temporary, self.root / ALIVE_FILE)
+            self._beat_fails = False
         except OSError as e:
-            _say(f"{ALIVE_FILE} is not written: {e}")
+            if not self._beat_fails:
+                _say(f"{ALIVE_FILE} is not written: {e}")
+            self._beat_fails = True
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%FT%T')} reaper: {text}", flush=True)
+    """Writes past Python's buffers: what a full disk refuses must not come back at the end."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{time.strftime('%FT%T')} reaper: {text}\n".encode())
 
 
 def start(root: Path, keep: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import config, settings
+from sactory import config, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
@@ -164,7 +164,8 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     process = reaper.start(root, keep=(lock,))
     result = _watch(process, Progress(run_dir, run.max_env_steps, console), interrupts, console)
     console.close()
-    if result < 0:  # somebody killed the reaper: its orphans are ours now, and told to end
+    if result not in (reaper.FINISHED, reaper.FAILED, reaper.STOPPED):
+        # The reaper was killed or broke: its orphans are ours now, and told to end.
         _end_orphans(args.grace)
     if interrupts.count or result == reaper.STOPPED:
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` resumes")
@@ -172,7 +173,7 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     if not run_dir.is_done:
         return _report_failure(run_dir, root, result)
     if result != reaper.FINISHED:
-        failed = read_json(run_dir.failed) or {}
+        failed = status_files.read(run_dir.failed)
         console.say(f"sactory: warning: after the end {results.failure_text(failed)}")
     return results.final_evaluation(run_dir, root, interrupts, console)
 
@@ -212,8 +213,8 @@ def _end_orphans(grace: float) -> None:
 
 
 def _report_failure(run_dir: RunDir, root: Path, result: int) -> int:
-    failed = read_json(run_dir.failed)
-    if isinstance(failed, dict):
+    failed = status_files.read(run_dir.failed)
+    if failed:
         print_error(results.failure_text(failed))
         print(f"its log: {failed.get('log')}", file=sys.stderr)
         return 2 if failed.get("user_error") else 1

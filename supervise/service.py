@@ -7,6 +7,7 @@ reaper too, under `svscan` or a `supervise` started by hand.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -108,8 +109,10 @@ class Service:
             pass_fds=[self._lock_fd],
             preexec_fn=processes.child_setup(_TAKEN),
         )
-        os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{program.pid} {processes.start_time(program.pid)}".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its owner's name
+            owner = f"{program.pid} {processes.start_time(program.pid)}"
+            os.ftruncate(self._lock_fd, 0)
+            os.pwrite(self._lock_fd, owner.encode(), 0)
         return self._wait(program.pid)
 
     def _wait(self, pid: int) -> int:
@@ -178,7 +181,8 @@ class Service:
 
         Ending before it has read the command would make it start the script once more.
         """
-        (self.directory / "down").touch()
+        with contextlib.suppress(OSError):  # without it, the state alone says so to the next start
+            (self.directory / "down").touch()
         if not daemontools.control(self.directory, "d"):
             return
         end = time.monotonic() + 5.0

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 
-from sactory import status
+from sactory import status, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
@@ -94,8 +94,8 @@ def by_hand(run_dir: RunDir) -> dict[str, int]:
     """
     found = {}
     for path in run_dir.status("").parent.glob("*.json"):
-        beat = read_json(path)
-        if not isinstance(beat, dict) or beat.get("host") != socket.gethostname():
+        beat = status_files.read(path)
+        if beat.get("host") != socket.gethostname():
             continue
         name, pid = path.stem, int(beat.get("pid") or 0)
         try:

@@ -1,6 +1,7 @@
 """A gate with an echo server behind it in Reverb's place: fake_gate.py RUN_DIR BINDINGS FLAGS...
 
-Flags: `insecure`, `refused` (unshare fails as where it is forbidden), `nobody` (drops root first).
+Flags: `insecure`, `refused` (unshare fails as where it is forbidden), `nobody` (drops root first),
+`silent` (nothing serves behind it), `strangers` (few of them, for a short time).
 Prints one line of JSON when it serves, and ends with its standard input.
 """
 
@@ -40,7 +41,9 @@ def echo(connection: socket.socket) -> None:
 
 
 def serve(port: int) -> None:
-    server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    server = socket.create_server(
+        ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True
+    )
     while True:
         connection, _ = server.accept()
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
@@ -52,9 +55,12 @@ def main(argv: list[str]) -> int:
         become_nobody()
     if "refused" in flags:
         isolation._unshare = refuse
+    if "strangers" in flags:
+        gate._STRANGERS, gate._HANDSHAKE_SECONDS = 2, 0.5
     gin.parse_config(bindings)
     opened = gate.open_gate(RunDir(run_dir), "insecure" in flags)
-    threading.Thread(target=serve, args=(opened.reverb_port,), daemon=True).start()
+    if "silent" not in flags:
+        threading.Thread(target=serve, args=(opened.reverb_port,), daemon=True).start()
     opened.start()
     print(json.dumps({"access": opened.access, "port": opened.reverb_port}), flush=True)
     sys.stdin.read()

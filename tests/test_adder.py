@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from collect.adder import NStepAdder
-from sactory.rows import RowFormat
+from sactory.rows import RowFormat, sound
 
 GAMMA = 0.99
 SHAPES = {"observation": (1,), "action": (1,), "reward": (), "discount": ()}
@@ -72,3 +72,10 @@ def test_windows_do_not_reach_over_a_cut_episode():
 def test_rows_do_not_share_memory():
     first, second = run(NStepAdder(ROW, 1, GAMMA), [1.0, 2.0], [1.0, 1.0])
     assert not np.shares_memory(first, second)
+
+
+def test_a_train_step_beyond_what_a_row_may_hold_does_not_spoil_it():
+    adder = NStepAdder(ROW, 1, GAMMA)
+    adder.start(np.zeros(1, np.float32))
+    (row,) = adder.step(np.zeros(1), 1.0, 1.0, False, np.zeros(1, np.float32), 10**12)
+    assert sound(row)

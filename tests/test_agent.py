@@ -517,3 +517,14 @@ def test_solves_a_one_step_problem():
     assert greedy == pytest.approx(0.5, abs=0.1)
     assert metrics["entropy"].numpy() == pytest.approx(-1.0, abs=0.5)
     assert metrics["critic_loss"].numpy() < 0.01
+
+
+def test_rows_at_the_limit_leave_every_number_finite():
+    agent = make_agent()
+    row_format, block = make_rows(4)
+    for name in ("observation", "next_observation", "reward"):
+        part = row_format.span(name)
+        block[..., part] = np.sign(block[..., part]) * rows.LIMIT
+    block[..., row_format.span("discount")] = 0.99
+    metrics = make_update(agent, row_format, 4, False)(tf.constant(block))
+    assert metrics["finite"] and all(np.isfinite(v).all() for v in values(agent))

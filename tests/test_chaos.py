@@ -14,8 +14,10 @@ import pytest
 
 from benchmarks.chaos import counted_env, cut, faults, soak
 from benchmarks.chaos.invariants import Observer, check_logs, check_setbacks
-from benchmarks.chaos.subject import Counters, Subject
+from benchmarks.chaos.subject import Counters, Saved, Subject
 from replay_server import isolation
+from sactory import trainer_checkpoints
+from sactory.run_dir import write_json
 
 WELL = Counters(1000, 500, 1000, {"replay_server": 1, "collect_0": 2, "train": 3, "eval": 4})
 
@@ -225,14 +227,31 @@ def test_counter_counts_the_collectors_steps(tmp_path, monkeypatch):
 
 
 def test_table_has_a_line_for_each_kind_and_one_for_all():
-    record = {"text": "x", "rows_lost": 3, "updates_lost": 0, "env_steps": 9}
+    record = {"text": "x", "env_steps_lost": 3, "updates_lost": 0, "env_steps": 9}
     lines = soak.table(
         [
             {"kind": "signal", "seconds_to_recover": 2.0, **record},
             {"kind": "signal", "seconds_to_recover": None, **record},
-            {"kind": "freeze", "seconds_to_recover": 4.0, **record},
+            {"kind": "freeze", "seconds_to_recover": 4.0, **record, "env_steps_lost": 9},
         ]
     ).splitlines()
-    assert lines[2].startswith("| freeze | 1 | 1 | 4.0 | 4.0 | 3 | 0")
-    assert lines[3].startswith("| signal | 2 | 1 | 2.0 | 2.0")
-    assert lines[4].startswith("| all | 3 | 2 |")
+    assert lines[2] == "| freeze | 1 | 1 | 4.0 | 4.0 | 9 | 9 | 0 | 0 |"
+    assert lines[3] == "| signal | 2 | 1 | 2.0 | 2.0 | 3 | 3 | 0 | 0 |"
+    assert lines[4] == "| all | 3 | 2 | 4.0 | 4.0 | 5 | 9 | 0 | 0 |"
+
+
+def test_only_what_came_after_the_newest_checkpoints_may_be_lost():
+    saved = Saved(rows=100, train_steps=50)
+    assert soak.unsaved_only(soak.Recovery(2.0, 100, 50), saved) == []
+    assert len(soak.unsaved_only(soak.Recovery(2.0, 99, 49), saved)) == 2
+
+
+def test_saved_is_what_the_newest_checkpoints_hold(subject):
+    run_dir = subject.run_dir
+    assert subject.saved() == Saved()
+    for sequence, inserts in ((1, 10), (2, 30)):
+        manifest = {"sequence": sequence, "time": 7.0, "tables": {"replay": {"inserts": inserts}}}
+        write_json(run_dir.replay_history / str(sequence) / "manifest.json", manifest)
+    for step in (16, 32):
+        (run_dir.trainer_checkpoints / trainer_checkpoints.directory_name(step)).mkdir(parents=True)
+    assert subject.saved() == Saved(30, 32, 7.0)

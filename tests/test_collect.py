@@ -20,6 +20,7 @@ from sactory import client as client_lib
 from sactory import progress, settings, supervision, tables
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
+from sactory.rows import LIMIT
 from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs
 from tests.trainer_rig import Rig, make_run
@@ -107,11 +108,15 @@ def test_time_limit_bootstraps_and_terminal_does_not():
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"observation": np.array([np.nan, 0], np.float32)}, "observation holds NaN or infinity"),
+        ({"observation": np.array([np.nan, 0], np.float32)}, "observation holds NaN, infinity"),
+        ({"observation": np.array([0, 2 * LIMIT], np.float32)}, "a number beyond 100,000,000"),
         ({"observation": np.zeros(1, np.float32)}, r"observation has shape \(1,\)"),
         ({"reward": np.float32("inf")}, "reward is inf"),
+        ({"reward": np.float32(1e25)}, r"reward is .*e\+24, not from -1e\+08 to 1e\+08"),
         ({"reward": np.zeros(2, np.float32)}, "reward is not one number"),
         ({"discount": np.float32("nan")}, "discount is nan"),
+        ({"discount": np.float32(1.5)}, "discount is 1.5, not from 0 to 1"),
+        ({"discount": np.float32(-0.5)}, "discount is -0.5"),
         ({"raises": ArithmeticError("it blew up")}, "step.. raised ArithmeticError: it blew up"),
     ],
 )
@@ -141,12 +146,72 @@ def test_an_environment_may_reuse_its_buffer():
     assert (fields["next_observation"][:, 0] == fields["observation"][:, 0] + 1).all()
 
 
-def test_an_environment_that_never_starts_well_is_an_error():
+def bad_reset():
+    return ts.restart(np.array([np.nan, 0], np.float32))
+
+
+def failing_reset():
+    raise RuntimeError("physics")
+
+
+@pytest.mark.parametrize("reset", [bad_reset, failing_reset])
+def test_an_environment_that_never_starts_well_is_an_error(reset):
     env = Scripted()
-    env._reset = lambda: ts.restart(np.array([np.nan, 0], np.float32))
+    env._reset = reset
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
     with pytest.raises(BadStepError, match="three resets in a row"):
         Slot(env, specs, NStepAdder(specs.row, 1, 0.9), np.zeros(2, np.float32))
+
+
+def test_a_reset_that_raises_is_tried_again(caplog):
+    slot, _, _ = make_slot()
+    whole, tries = slot._env._reset, []
+
+    def reset():
+        tries.append(1)
+        return failing_reset() if len(tries) < 3 else whole()
+
+    slot._env._reset = reset
+    rows, episodes = play(slot, LENGTH)
+    assert (len(rows), len(episodes), len(tries), slot.refused) == (LENGTH, 1, 3, 2)
+    assert "reset() raised RuntimeError: physics" in caplog.text
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """A worker with a replay server that holds nothing back."""
+    rig = Rig(make_run(tmp_path / "run"))
+    heartbeat = Heartbeat(rig.run_dir, "collect", 0, interval=0.05)
+    worker = Worker(rig.run_dir, 0, supervision.Stop(), heartbeat, rig.client)
+    yield worker
+    worker._stop.request("the test is over", 15)
+    heartbeat.close()
+    rig.close()
+
+
+def test_an_environment_that_fails_for_good_ends_the_worker(worker):
+    """dm_control's PhysicsError is a RuntimeError, as what a failed writer raises."""
+    env = worker._slots[0]._env
+    env._step, env._reset = lambda action: failing_reset(), failing_reset
+    worker._refresher.state = progress.RunState(0, 0, 0, 0, 0, 1.0)
+    worker._refresher.start = lambda: None
+    with pytest.raises(BadStepError, match="three resets in a row"):
+        worker.run()
+
+
+def test_rows_that_can_not_be_learned_from_are_not_sent(worker, caplog):
+    good = np.ones(worker._specs.row.size, np.float32)
+    bad = [good.copy() for _ in range(3)]
+    bad[0][0], bad[1][1], bad[2][2] = np.nan, -np.inf, 2 * LIMIT
+    worker._send([good, *bad, good])
+    assert worker._writer.flush(20)
+    infos = client_lib.table_infos(worker._refresher._client)
+    assert infos is not None and infos[tables.REPLAY].current_size == 2
+    worker._said -= 10
+    worker._tell()
+    worker._heartbeat.close()
+    assert read_json(worker._heartbeat.path)["refused_steps"] == 3
+    assert caplog.text.count("refused a row") == 3
 
 
 @pytest.mark.parametrize(("length", "n_step"), [(1, 1), (1, 3), (8, 3)])

@@ -5,14 +5,14 @@ import errno
 import numpy as np
 import pytest
 
+from sactory import cli, supervision, weights
 from sactory import client as client_lib
-from sactory import supervision, weights
 from sactory.errors import UserError
 from sactory.metrics import MetricsWriter, read_log
-from sactory.progress import Book, Episode
+from sactory.progress import Book, Entry, Episode
 from sactory.run_dir import RunDir, read_json
 from tests.trainer_rig import CALL, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
-from train import divergence, main, setup
+from train import divergence, setup
 from train.divergence import DivergedError
 from train.journal import Journal
 
@@ -130,9 +130,11 @@ def test_a_divergence_that_can_not_be_recorded_does_not_count(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("error", "exit_code", "state"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, "stopped"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, "stopped"),
-        (UserError("diverged again"), None, "failed"),
+        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, None),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, None),
+        (RuntimeError("3: /x; No space left on device"), supervision.RETRY, None),
+        (client_lib.ServerGoneError("silent"), supervision.RETRY, "stopped"),
+        (UserError("diverged again"), supervision.USER_ERROR, "failed"),
         (OSError(errno.EACCES, "Permission denied"), None, None),
     ],
 )
@@ -142,12 +144,12 @@ def test_what_the_program_makes_of_errors(tmp_path, monkeypatch, error, exit_cod
 
     run_dir = make_run(tmp_path / "run")
     monkeypatch.setattr(setup, "make_learner", broken)
-    words = ["--run_dir", str(run_dir)]
+    words = ["train", "--run_dir", str(run_dir)]
     if exit_code is None:
         with pytest.raises(type(error)):
-            main.main(words)
+            cli.main(words)
     else:
-        assert main.main(words) == exit_code
+        assert cli.main(words) == exit_code
     beat = read_json(run_dir.status("train"))
     if state is not None:
         assert beat["state"] == state and str(error) in beat["error"]
@@ -168,7 +170,7 @@ def test_means_since_the_last_row_survive_a_restart(tmp_path):
     first.close()
     second = Journal(MetricsWriter(tmp_path / "train.log"), first.to_json())
     second.update(dict.fromkeys(names, 3.0))
-    second.episode(1, Episode(0, 7.5, 20, 0.25), Book(), train_step=2, ratio=1.0)
+    second.episode(Entry(1, "0:1:0", Episode(0, 7.5, 20, 0.25)), Book(), train_step=2, ratio=1.0)
     second.close()
     (row,) = read_log(tmp_path / "train.log")
     assert row["actor_loss"] == 2.0 and second.to_json()["last_return"] == 7.5

@@ -257,7 +257,11 @@ def test_a_corrupt_export_is_set_aside_and_the_others_scored(run_dir, caplog):
     (bad.path / "saved_model.pb").write_bytes(b"nonsense")
     assert serve(run_dir) == supervision.OK
     assert [row["step"] for row in metrics.read_log(run_dir.eval_log)] == [0, 2000]
-    assert (bad.path.parent / f"corrupt-{bad.name}").is_dir() and not bad.path.exists()
+    assert not bad.path.exists()
+    (kept,) = [p for p in run_dir.quarantine.iterdir() if p.name.endswith(bad.name)]
+    assert (kept / "saved_model.pb").read_bytes() == b"nonsense"
+    (note,) = read_json(run_dir.status("eval"))["recovered"]
+    assert "saved_model.pb has changed" in note and kept.name in note
     assert any(str(bad.path) in record.getMessage() for record in caplog.records)
 
 

@@ -15,6 +15,7 @@ from sactory.fork import Origin
 from sactory.metrics import read_log
 from sactory.progress import Book, report
 from sactory.run_dir import RunDir, read_json, write_json
+from sactory.sealed import seal
 from tests.trainer_rig import ENV, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.timeout(120)
@@ -250,7 +251,9 @@ def test_the_trainer_of_a_fork_starts_where_the_other_stood(tmp_path, stand_ins)
         start.learner._train_step = 80
         start.run(0)
         # It goes on for a while and beats: a fork must not hear of that.
-        write_json(first.run_dir.status("train"), {"book": Book().to_json(), "incarnation": 1})
+        write_json(
+            first.run_dir.status("train"), {"book": seal(Book().to_json()), "incarnation": 1}
+        )
         later = first.start()
         later.learner.book.add(report(0, 1, 900, 900))
         later.learner._heartbeat.update(**later.learner._counters())

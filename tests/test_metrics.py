@@ -47,6 +47,7 @@ def test_console_lines_are_the_ones_the_field_knows():
 def test_console_shows_divergence():
     assert "CLOSS: nan" in train_line({"critic_loss": float("nan")})
     assert "CLOSS: nan" in train_line({"critic_loss": None})  # as the log holds it
+    assert "R: nan" in train_line({"episode_reward": "abc"})  # whoever wrote that into it
     assert "E: 0" in train_line({})
 
 

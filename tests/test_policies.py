@@ -20,7 +20,7 @@ from tf_agents.policies import py_tf_eager_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 
-from sactory import policies, retention, settings
+from sactory import damaged_exports, disk, policies, retention, sealed, settings
 from sactory.errors import UserError
 from sactory.json_lines import JsonLines
 from sactory.policies import Actor, CorruptExport
@@ -111,7 +111,7 @@ def test_export_is_whole(exported, agent):
         assert files >= {"saved_model.pb", "variables", "policy_specs.pbtxt", "meta.json"}
         meta = json.loads((export.path / "meta.json").read_text())
         assert [meta[k] for k in ("format", "kind", "env_steps", "train_step", "incarnation")] == [
-            1,
+            2,
             kind,
             2000,
             1900,
@@ -207,10 +207,43 @@ def lose_graph(path):
 
 
 def cut_meta(path):
-    (path / "meta.json").write_text('{"format": 1, "fi')
+    (path / "meta.json").write_text('{"format": 2, "fi')
 
 
-@pytest.mark.parametrize("damage", [cut_weights, flip_bit, edit_specs, lose_graph, cut_meta])
+def edit_meta(path, old, new):
+    text = (path / "meta.json").read_text()
+    assert text.count(old) == 1
+    (path / "meta.json").write_text(text.replace(old, new))
+
+
+def misspell_files(path):
+    edit_meta(path, '"files"', '"giles"')
+
+
+def flip_format(path):
+    edit_meta(path, '"format": 2', '"format": 3')
+
+
+def flip_format_back(path):
+    edit_meta(path, '"format": 2', '"format": 1')
+
+
+def no_train_step(path):
+    edit_meta(path, '"train_step": 1900', '"train_step": null')
+
+
+def meta_is_a_directory(path):
+    (path / "meta.json").unlink()
+    (path / "meta.json").mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(cut_weights, flip_bit, edit_specs, lose_graph, cut_meta),
+        *(misspell_files, flip_format, flip_format_back, no_train_step, meta_is_a_directory),
+    ],
+)
 def test_a_corrupt_export_is_named(run_dir, exported, damage):
     source = one(exported, policies.GREEDY).path
     path = run_dir.policies("greedy") / source.name
@@ -261,11 +294,14 @@ def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported
             policies.Actor(path)
 
 
-def test_an_export_of_another_format_is_refused(run_dir):
+@pytest.mark.parametrize("meta", [sealed.seal({"format": 99}), {"format": 1, "files": {}}])
+def test_an_export_of_another_format_is_refused(run_dir, meta):
+    """Whole by its digest, or from before there were any."""
     fake(run_dir, (0, 0, 1))
-    write_json(one(run_dir, "greedy").path / policies.META, {"format": 99, "files": {}})
-    with pytest.raises(UserError, match="format 99"):
+    write_json(one(run_dir, "greedy").path / policies.META, meta)
+    with pytest.raises(UserError, match=f"has format {meta['format']}, this Sactory reads 2") as e:
         Actor(one(run_dir, "greedy").path)
+    assert not isinstance(e.value, CorruptExport) and "\n" not in str(e.value)
 
 
 def test_find_export(run_dir):
@@ -328,6 +364,18 @@ def test_prune_drops_scored_overtaken_exports(run_dir):
     score(run_dir, ((1000, 900, 1), 1.0), ((2000, 1900, 1), 2.0), ((2200, 1000, 2), 1.0))
     retention.apply(run_dir, settings.Run())
     assert steps(run_dir) == [1000, 2100, 2200]  # 2100 is overtaken too, but not scored yet
+
+
+def test_prune_drops_the_collect_half_of_a_damaged_export(run_dir):
+    numbers = [(n * 1000, n * 900, 1) for n in range(5)]
+    fake(run_dir, *numbers)
+    score(run_dir, *((n, float(n[0] == 0)) for n in numbers if n[0] != 1000))
+    export = policies.list_exports(run_dir)[1]
+    (note,) = damaged_exports.set_aside(run_dir, export, CorruptExport("nonsense"))
+    assert "nonsense" in note and export.name in note
+    retention.apply(run_dir, settings.Run(keep_exports=2, keep_exports_every_env_steps=10_000))
+    assert steps(run_dir) == steps(run_dir, "collect") == [0, 3000, 4000]
+    assert any(item.kind == "quarantine" for item in disk.inventory(run_dir))
 
 
 def test_the_caller_never_waits_for_the_disk(run_dir, agent, monkeypatch):

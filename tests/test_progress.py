@@ -1,5 +1,6 @@
 """Progress survives loss, repetition and reordering of reports; triggers survive jumps."""
 
+import math
 import random
 
 import pytest
@@ -37,8 +38,25 @@ def test_each_episode_is_new_exactly_once():
     book, seen = Book(), []
     for r in history(3, 7, 30):
         seen += book.add(r) + book.add(r)
-    assert [e.sequence for e in seen] == list(range(10))
+    assert [e.episode.sequence for e in seen] == list(range(10))
+    assert [e.number for e in seen] == list(range(1, 11))
+    assert [e.source for e in seen] == [f"3:7:{i}" for i in range(10)]
     assert book.episodes == 10
+
+
+def test_a_restored_book_makes_up_for_what_was_not_logged_and_repeats_nothing():
+    book = Book()
+    reports = history(3, 7, 30)
+    logged = [entry for r in reports[:12] for entry in book.add(r)]
+    restored = Book.from_json(book.to_json())
+    logged += [entry for r in reports[12:24] for entry in book.add(r)]
+    for r in reports[24:]:
+        book.add(r)  # and then the trainer was killed
+    restored.merge(book)
+    restored.add_logged([None, "x", 3, "1:2", *(entry.source for entry in logged)])
+    assert (restored.rows, restored.env_steps) == (book.rows, book.env_steps)
+    again = [entry for r in reports for entry in restored.add(r)]
+    assert [e.number for e in (*logged, *again)] == list(range(1, 11))
 
 
 def test_totals_never_step_back_when_an_old_book_meets_newer_reports():
@@ -50,9 +68,60 @@ def test_totals_never_step_back_when_an_old_book_meets_newer_reports():
     for r in reports[4:8]:
         book.add(r)
     restored.merge(book)
-    assert restored.to_json() == book.to_json()
+    assert (restored.rows, restored.env_steps) == (40, 80)
     restored.add(reports[2])
     assert restored.env_steps == 80
+
+
+EPISODE = {"sequence": 0, "episode_return": 1.0, "length": 5, "duration": 0.5, "success": None}
+REPORT = {"worker": 0, "incarnation": 2**60, "rows": 5, "env_steps": 10, "episodes": [EPISODE]}
+NO_COUNTS = (math.inf, math.nan, 1.0, 1e12, True, None, "5", -1, 2**53)
+NO_NUMBERS = (math.inf, math.nan, True, None, "abc", 10**400, [])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({**REPORT, k: v} for k in ("worker", "rows", "env_steps") for v in NO_COUNTS),
+        {**REPORT, "incarnation": 2**63},
+        *({**REPORT, "episodes": v} for v in (None, {}, [None], [{}], 7)),
+        *({**REPORT, "episodes": [EPISODE, {**EPISODE, "sequence": v}]} for v in NO_COUNTS),
+        *({**REPORT, "episodes": [{**EPISODE, "length": v}]} for v in NO_COUNTS),
+        *({**REPORT, "episodes": [{**EPISODE, "episode_return": v}]} for v in NO_NUMBERS),
+        *({**REPORT, "episodes": [{**EPISODE, "duration": v}]} for v in NO_NUMBERS),
+        {**REPORT, "more": 1},
+        {**REPORT, "episodes": [{**EPISODE, "more": 1}]},
+        {k: v for k, v in REPORT.items() if k != "rows"},
+        [REPORT],
+    ],
+)
+def test_nothing_of_a_malformed_report_is_entered(bad):
+    book = Book()
+    with pytest.raises(ValueError, match=r"is |fields"):
+        book.add(bad)
+    assert book.to_json() == {}
+    assert book.add(REPORT) == [Episode(**EPISODE)]
+
+
+@pytest.mark.parametrize("bad", [{"0:1": None}, {"0:1": {"rows": 1}}])
+def test_a_malformed_book_is_refused(bad):
+    with pytest.raises(ValueError, match="fields rows, env_steps, episodes"):
+        Book.from_json(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"train_step": v} for v in NO_COUNTS),
+        *({"time": v} for v in NO_NUMBERS),
+        *({"stop": v} for v in (None, 1, "no")),
+    ],
+)
+def test_a_malformed_run_state_is_refused(bad):
+    with pytest.raises(ValueError, match="is "):
+        RunState.from_json({**RunState(1, 2, 3, 4, 5, 6.0).to_json(), **bad})
+    with pytest.raises(ValueError, match="fields"):
+        RunState.from_json(bad)
 
 
 def test_run_state_ignores_fields_of_a_newer_version():

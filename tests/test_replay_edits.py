@@ -120,6 +120,7 @@ def test_bad_items_are_taken_out_and_all_good_ones_stay(serve, length):
         (np.zeros([length, 8], np.int32), 1.0),  # wrong type
         (np.full([length, 8], np.nan, np.float32), 1.0),
         (np.stack([row(3)] * length) * np.float32(np.inf), 1.0),
+        (np.stack([row(3)] * length) * np.float32(1e25), 1.0),
         (np.stack([row(3)] * length), -1.0),  # negative priority
         (np.stack([row(3)] * length), np.inf),
     ]
@@ -128,7 +129,8 @@ def test_bad_items_are_taken_out_and_all_good_ones_stay(serve, length):
         site.write_item(array, priority)
     bad_row = row(1).copy()
     bad_row[4] = np.nan
-    site.write([*(row(j) for j in range(140, 142)), bad_row, row(142), *map(row, range(143, 147))])
+    first = 20 * len(poisons)
+    site.write([row(first), row(first + 1), bad_row, *map(row, range(first + 2, first + 7))])
     count = site.info.current_size
     assert site.checkpoints.save(with_request(site).client)
     site.stop()
@@ -136,8 +138,8 @@ def test_bad_items_are_taken_out_and_all_good_ones_stay(serve, length):
     status = site.status()
     assert status["repaired_items"] == len(poisons) + 1
     assert site.info.current_size == count - len(poisons) - 1
-    gone = {142} if length == 2 else set()  # it shared a segment with the bad row
-    assert site.first_numbers(4000) == set(range(147)) - gone
+    gone = {first + 2} if length == 2 else set()  # it shared a segment with the bad row
+    assert site.first_numbers(4000) == set(range(first + 7)) - gone
     assert not site.run_dir.repair.exists()
     dataset = reverb.TrajectoryDataset(
         f"127.0.0.1:{site.server.port}", tables.REPLAY, tf.float32, tf.TensorShape([length, 8]), 8

@@ -212,6 +212,19 @@ def test_a_broken_stream_is_an_error_and_not_a_silence(run_dir):
     assert isinstance(feeder.error, (tf.errors.OpError, RuntimeError))
 
 
+def test_whatever_ends_the_feeders_thread_is_told(serve, run_dir, monkeypatch):
+    def broken(rows):
+        raise KeyError("a bug")
+
+    server, client = serve(limits(replay={"mode": "async", "updates_per_row": None}), 1)
+    insert_unchecked(client, map(row, range(20)))
+    monkeypatch.setattr(Poison, "check", staticmethod(broken))
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, 0, Poison(run_dir))
+    with pytest.raises(RuntimeError, match="sampling from the replay server failed: 'a bug'"):
+        for _ in range(200):
+            feeder.get(0.2)
+
+
 def insert_unchecked(client, values):
     """What a collector that checks nothing might send."""
     with client.trajectory_writer(num_keep_alive_refs=1, validate_items=False) as writer:
@@ -224,8 +237,9 @@ def insert_unchecked(client, values):
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (np.array([1, np.nan, 1], np.float32), "holds NaN or infinity"),
-        (np.array([1, 1, -np.inf], np.float32), "holds NaN or infinity"),
+        (np.array([1, np.nan, 1], np.float32), "holds NaN, infinity"),
+        (np.array([1, 1, -np.inf], np.float32), "holds NaN, infinity or a number beyond"),
+        (np.array([1, 1e25, 1], np.float32), "holds NaN, infinity or a number beyond"),
         (np.ones(4, np.float32), "another shape or type"),
         (np.ones(3, np.int64), "another shape or type"),
     ],

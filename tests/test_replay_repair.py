@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from collect.writer import SegmentWriter
+from replay_server import server
 from sactory import client as client_lib
 from sactory import supervision, tables
 from sactory.init_run import init
 from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
 from sactory.supervision import Stop, wait_for
+from tests.replay_site import Site, make_run
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -82,3 +85,49 @@ def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir
     second.communicate(timeout=60)
     _, client = serve()
     assert replay(client).current_size == 40
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """A server in this process, and its watch on a thread: what it returned comes last."""
+    site = Site(make_run(tmp_path / "run")).start()
+    stop, ended = Stop(), []
+
+    def watch():
+        arguments = (site.run_dir, stop, site.heartbeat, site.client, site.checkpoints, site.limits)
+        ended.append(server._watch(*arguments))
+
+    thread = threading.Thread(target=watch)
+    yield site, thread, ended
+    stop.request("the test is over", 15)
+    thread.join(30)
+    site.stop()
+
+
+def test_a_repair_waits_until_the_tables_are_saved(watched, monkeypatch):
+    site, thread, ended = watched
+    monkeypatch.setattr(server, "_REPAIR_AGAIN_SECONDS", 0.0)
+    tries, disk_is_full = [], threading.Event()
+    disk_is_full.set()
+
+    def save(client):
+        tries.append(client)
+        return not disk_is_full.is_set()
+
+    monkeypatch.setattr(site.checkpoints, "save", save)
+    write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
+    thread.start()
+    assert wait_for(lambda: len(tries) >= 2, Stop(), timeout=30)
+    assert not ended
+    disk_is_full.clear()
+    thread.join(30)
+    assert ended == [supervision.RETRY] and site.run_dir.repair.exists()
+
+
+def test_a_server_that_never_answers_starts_anew(watched, monkeypatch):
+    _, thread, ended = watched
+    monkeypatch.setattr(server.client_lib, "table_infos", lambda client: None)
+    monkeypatch.setattr(server, "_SILENT_SECONDS", 0.0)
+    thread.start()
+    thread.join(30)
+    assert ended == [supervision.RETRY]

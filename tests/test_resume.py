@@ -5,7 +5,9 @@ import pytest
 
 from sactory import supervision
 from sactory import trainer_checkpoints as on_disk
-from sactory.run_dir import read_json
+from sactory.progress import Book, report
+from sactory.run_dir import read_json, write_json
+from sactory.sealed import seal
 from tests.trainer_rig import CALL, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.timeout(180)
@@ -41,3 +43,42 @@ def test_resuming_is_exact_to_the_last_bit(tmp_path, stand_ins):  # noqa: F811
     for key in ("train_step", "env_steps", "book", "journal"):
         assert state[key] == state_after[key], key
     assert state_after["elapsed"] > 0 and state_after["incarnation"] == 2
+
+
+def flip(book):
+    book["0:1"]["env_steps"] = 90
+
+
+def misspell(book):
+    book["0:1"]["grows"] = book["0:1"].pop("rows")
+
+
+@pytest.mark.parametrize("damage", [None, flip, misspell, lambda book: book.update(more=None)])
+def test_a_damaged_book_in_the_heartbeat_is_passed_over(tmp_path, stand_ins, damage, caplog):  # noqa: F811
+    run_dir = make_run(tmp_path / "run")
+    book = seal(Book.from_json({"0:1": {"rows": 20, "env_steps": 40, "episodes": 1}}).to_json())
+    if damage:
+        damage(book)
+    write_json(run_dir.status("train"), {"book": book, "starts": "x", "incarnation": {}})
+    rig = Rig(run_dir)
+    try:
+        learner = rig.start().learner
+    finally:
+        rig.close()
+    assert learner.book.env_steps == (0 if damage else 40)
+    assert ("the last heartbeat is passed over: has changed" in caplog.text) == bool(damage)
+    beat = read_json(run_dir.status("train"))
+    assert (beat["starts"], learner._incarnation) == (1, 1)
+
+
+def test_the_next_start_knows_the_book_of_the_last_heartbeat(tmp_path, stand_ins):  # noqa: F811
+    rig = Rig(make_run(tmp_path / "run"))
+    try:
+        first = rig.start()
+        first.learner.book.add(report(0, 1, 5, 10))
+        first.learner._heartbeat.update(**first.learner._counters())
+        first.end()
+        first.learner._heartbeat.close()
+        assert rig.start().learner.book.env_steps == 10
+    finally:
+        rig.close()

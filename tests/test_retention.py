@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -148,3 +149,53 @@ def test_clean_says_what_would_go_and_then_removes_it(full, capsys):
     assert cli.main([*words]) == 0
     assert "0.0 MB gone" in capsys.readouterr().out
     assert cli.main([*words, "--max_disk_gb", "0"]) == 2
+
+
+def refuse(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("renames", [True, False])
+def test_a_full_disk_that_takes_no_new_directory_is_freed_all_the_same(
+    tmp_path, monkeypatch, renames
+):
+    directory, file = tmp_path / "checkpoint", tmp_path / "video.mp4"
+    fill(directory / "deep" / "weights", 1, 1)
+    fill(file, 1, 1)
+    for name in ("mkdir", *(() if renames else ("rename", "replace"))):
+        monkeypatch.setattr(os, name, refuse)
+    assert retention.remove(directory) and retention.remove(file)
+    assert os.listdir(tmp_path) == []
+
+
+def test_clean_counts_only_what_is_gone(full, capsys, monkeypatch):
+    unlink = os.unlink
+
+    def hold(path, *args, **kwargs):
+        if str(path).endswith("0.mp4"):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "unlink", hold)
+    for steps in (2000, 3000, 4000):
+        fill(full.video(steps), 100, 5)
+    before = total(full)
+    assert cli.main(["clean", "--run_dir", str(full)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("can't be removed") == 2 and "video/1000.mp4  can't be removed" in said
+    gone = before - total(full)
+    assert f"{gone / 1e6:.1f} MB gone, {total(full) / 1e6:.1f} MB stay" in said
+
+
+def test_the_newest_replay_checkpoint_is_the_one_with_the_largest_sequence(run_dir):
+    for name, sequence, age in (("2024-03", 1, 50), ("2024-01", 2, 40), ("2024-02", None, 30)):
+        fill(run_dir.replay_history / name / "chunks", 100, age)
+        if sequence is not None:
+            write_json(run_dir.replay_history / name / "manifest.json", {"sequence": sequence})
+    assert sorted(going(run_dir, 0.0)) == ["replay_history/2024-02", "replay_history/2024-03"]
+
+
+def test_a_disk_that_fails_while_old_things_go_is_only_logged(run_dir, caplog, monkeypatch):
+    monkeypatch.setattr(disk, "plan", refuse)
+    retention.apply(run_dir, settings.Run(max_disk_gb=1))
+    assert "No space left on device" in caplog.text

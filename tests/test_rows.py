@@ -84,3 +84,11 @@ def test_a_span_covers_all_sensors_of_a_group():
     assert fmt.span("observation") == slice(0, 7)
     assert fmt.span("action") == slice(7, 9)
     assert fmt.span("next_observation") == slice(11, 18)
+
+
+def test_a_sound_row_is_finite_and_within_the_limit():
+    block = np.zeros((2, 4, 3), np.float32)
+    for i, bad in enumerate((np.nan, -np.inf, 2 * rows.LIMIT)):
+        block[1, i, i] = bad
+    block[0, 0] = [rows.LIMIT, -rows.LIMIT, 0]
+    np.testing.assert_array_equal(rows.sound(block), [[True] * 4, [False] * 3 + [True]])

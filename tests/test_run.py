@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -201,3 +202,17 @@ def test_stop_kills_a_frozen_program_started_by_hand(run):
     process.send_signal(signal.SIGSTOP)
     assert stop(run, "--grace", "1").returncode == 0
     assert process.wait(30) == -signal.SIGKILL
+
+
+def test_orphans_of_a_reaper_that_broke_are_ended(run):
+    process = run.run({**STEADY, "train": "steady 1"})
+    until(lambda: run.beating(*STEADY))
+    alive = run.dir.services() / supervision.ALIVE_FILE
+    until(alive.exists)
+    # With no descriptor left it can't look at its children: an exception ends it.
+    resource.prlimit(read_json(alive)["pid"], resource.RLIMIT_NOFILE, (0, 0))
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "the reaper of the programs ended with 1" in err
+    assert run.processes() == {}
+    assert (run.dir.root / "saved_train").exists()

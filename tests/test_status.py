@@ -209,6 +209,8 @@ def test_counts_of_a_lost_heartbeat_come_from_the_newest_readable_checkpoint(run
     run_dir.status("train").write_text("")
     told = status.collect(run_dir)
     assert (told["env_steps"], told["train_steps"]) == (64, 32)
+    beat(run_dir, "train")  # of a start that has not restored yet
+    assert status.collect(run_dir)["env_steps"] == 64
     beat(run_dir, "train", env_steps=100, train_steps=50)
     told = status.collect(run_dir)
     assert (told["env_steps"], told["train_steps"]) == (100, 50)

@@ -45,10 +45,8 @@ def test_signal_stops_a_waiting_program_with_retry(number):
     wait = "stop.wait(); print(stop.reason, stop.signal, flush=True); sys.exit(stop.exit_code)"
     program = start_program("stop = s.start_signal_thread(); " + READY + wait)
     program.send_signal(number)
-    out, err = program.communicate(timeout=30)
-    assert out == f"{number.name} {number.value}\n"
+    assert program.communicate(timeout=30)[0] == f"{number.name} {number.value}\n"
     assert program.returncode == supervision.RETRY
-    assert f"stopping: {number.name}" in err
 
 
 def test_program_stuck_in_c_ends_at_the_deadline_and_says_where():

@@ -1,5 +1,6 @@
 """The trainer's checkpoints, publisher and journal, each on its own."""
 
+import json
 import resource
 import shutil
 import threading
@@ -76,6 +77,9 @@ def damage(path, how):
     elif how == "state edited":
         text = (path / "state.json").read_text()
         (path / "state.json").write_text(text.replace('"env_steps": 7', '"env_steps": 8'))
+    elif how == "format flipped":
+        text = (path / "state.json").read_text()
+        (path / "state.json").write_text(text.replace('"format": 2', '"format": 3'))
     elif how == "a file":
         shutil.rmtree(path)
         path.write_text("no directory")
@@ -93,6 +97,7 @@ def damage(path, how):
         ("missing", "weights.data-00000-of-00001 is missing"),
         ("state cut", "state.json is missing or not JSON"),
         ("state edited", "state.json has changed since it was written"),
+        ("format flipped", "state.json has changed since it was written, or is of format 3"),
         ("a file", "state.json is missing or not JSON"),
         ("from another step", "it was written as train step 5"),
         ("not finite", "its weights Variable holds NaN or infinity"),
@@ -137,6 +142,15 @@ def test_a_checkpoint_of_another_format_is_refused_and_stays(tmp_path, monkeypat
     with pytest.raises(UserError, match=r"has format 2, this Sactory reads 99"):
         make_checkpoints(run_dir)[0].restore()
     assert steps_in(run_dir) == [5] and not run_dir.quarantine.exists()
+
+
+def test_a_checkpoint_from_before_there_were_digests_is_refused_as_another_format(tmp_path):
+    run_dir = RunDir(tmp_path)
+    make_checkpoints(run_dir)[0].save(state_at(5))
+    write_json(run_dir.trainer_checkpoints / f"{5:012d}" / "state.json", {"format": 1})
+    with pytest.raises(UserError, match=r"has format 1, this Sactory reads 2: go on with") as e:
+        make_checkpoints(run_dir)[0].restore()
+    assert "\n" not in str(e.value) and steps_in(run_dir) == [5]
 
 
 def test_a_checkpoint_removed_or_damaged_while_running_is_written_again(tmp_path):
@@ -226,11 +240,15 @@ def test_weights_are_published_again_when_the_table_lost_them(tmp_path, client):
 def test_reports_reach_the_book_and_garbage_does_not_stop_it(tmp_path, client, caplog):
     publisher = make_publisher(tmp_path, client)
     episode = progress.Episode(0, 7.0, 10, 0.5)
-    for record in ({"nonsense": 1}, progress.report(0, 1, 10, 20, [episode]), [1, 2]):
-        client_lib.put_json(client, tables.PROGRESS, record)
+    good = progress.report(0, 1, 10, 20, [episode])
+    for record in ({"nonsense": 1}, good, [1, 2], {**good, "rows": np.inf}):
+        message = json.dumps(record).encode()  # with Infinity, as a stranger's may be
+        client_lib.put(client, tables.PROGRESS, [np.frombuffer(message, np.uint8)])
+    for message in (b"[" * 100_000, b'{"rows": ' + b"9" * 5_000 + b"}"):
+        client_lib.put(client, tables.PROGRESS, [np.frombuffer(message, np.uint8)])
     publisher.round()
     assert (publisher.book.rows, publisher.book.env_steps) == (10, 20)
-    assert list(publisher.episodes) == [(1, episode)]
+    assert list(publisher.episodes) == [progress.Entry(1, "0:1:0", episode)]
     assert "can't be read" in caplog.text
 
 
@@ -257,8 +275,10 @@ def test_journal_writes_means_since_the_last_line(tmp_path):
     ]
     for value in (1.0, 2.0, 6.0):
         journal.update(dict.fromkeys(names, value))
-    journal.episode(1, progress.Episode(0, 7.5, 20, 0.25), book, train_step=12, ratio=0.5)
-    journal.episode(2, progress.Episode(1, 8.5, 20, 0.25), book, train_step=12, ratio=0.5)
+    entry = progress.Entry(1, "0:1:0", progress.Episode(0, 7.5, 20, 0.25))
+    journal.episode(entry, book, train_step=12, ratio=0.5)
+    entry = progress.Entry(2, "0:1:1", progress.Episode(1, 8.5, 20, 0.25))
+    journal.episode(entry, book, train_step=12, ratio=0.5)
     journal.event("restart", book, train_step=12)
     journal.close()
     first, second, event = read_log(log)

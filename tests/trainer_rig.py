@@ -116,7 +116,7 @@ class Rig:
         stop, heartbeat = supervision.Stop(), Heartbeat(self.run_dir, "train", interval=0.05)
         self._heartbeats.append(heartbeat)
         plan = CpuPlan(None, 1)
-        learner = setup.make_learner(self.run_dir, stop, heartbeat, plan, last_beat.get("book", {}))
+        learner = setup.make_learner(self.run_dir, stop, heartbeat, plan, last_beat.get("book"))
         assert learner is not None
         learner._feeder.number = learner._train_step // CALL  # type: ignore
         self._starts.append(Start(learner, stop))

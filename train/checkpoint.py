@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from sactory import policies, retention
+from sactory import policies, retention, sealed
 from sactory import trainer_checkpoints as on_disk
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
+from sactory.heartbeat import counted
 from sactory.quarantine import set_aside
 from sactory.run_dir import RunDir, read_json, remove_leftovers, whole_directory, write_json
 
@@ -82,7 +83,7 @@ class Checkpoints:
             return False
         try:
             on_disk.seal(path, state, on_disk.read(path)["files"])
-        except (on_disk.DamagedError, UserError) as e:
+        except (sealed.DamagedError, UserError) as e:
             self._set_aside(path, str(e))
             return False
         return True
@@ -99,19 +100,25 @@ class Checkpoints:
 
         Raises:
             UserError: There are checkpoints, but none is whole, or another Sactory wrote them.
+            RetryError: There are checkpoints, none is known to be whole, but some can't be read.
         """
         damaged: list[tuple[Path, str]] = []
+        unreadable = None
         for path in reversed(on_disk.find(self._root)):
             try:
                 state = on_disk.read(path)["state"]
                 self._load(path)
-            except on_disk.DamagedError as e:
+            except sealed.DamagedError as e:
                 logging.error("the checkpoint %s is damaged, trying an older one: %s", path, e)
                 damaged.append((path, str(e)))
+                if isinstance(e, sealed.UnreadableError):
+                    unreadable = f"{path}: {e}"
                 continue
             for bad, why in damaged:
                 self._set_aside(bad, why)
             return state
+        if unreadable:  # it may pass, and what is whole must not go to quarantine for it
+            raise RetryError(f"no checkpoint in {self._root} can be used now ({unreadable})")
         if damaged:
             path, why = damaged[0]
             raise UserError(
@@ -125,7 +132,7 @@ class Checkpoints:
         self._checkpoint.read(str(path / "weights")).assert_consumed()
         bad = self.non_finite()
         if bad is not None:
-            raise on_disk.DamagedError(f"its {bad} holds NaN or infinity")
+            raise sealed.DamagedError(f"its {bad} holds NaN or infinity")
 
 
 def _variables(items: dict[str, Any]) -> Any:
@@ -146,7 +153,7 @@ def next_incarnation(run_dir: RunDir) -> int:
     known = [export.incarnation for export in policies.list_exports(run_dir)]
     for source, name in ((path, "count"), (run_dir.status("train"), "incarnation")):
         record = read_json(source)
-        known.append(int(record.get(name) or 0) if isinstance(record, dict) else 0)
+        known.append(counted(record.get(name)) if isinstance(record, dict) else 0)
     count = max(known) + 1
     write_json(path, {"count": count})
     return count

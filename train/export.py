@@ -25,9 +25,10 @@ from tf_agents.policies import policy_saver
 
 from sactory import policies as exports
 from sactory import retention, settings
-from sactory.run_dir import RunDir, remove_leftovers, whole_directory, write_json
+from sactory.run_dir import RunDir, remove_leftovers, whole_directory
 
 MAX_QUEUED = 32  # a disk that hangs for hours must not fill the memory
+_TIDY_SECONDS = 60.0  # the run grows between two exports too
 
 
 class ActingPolicy(Protocol):
@@ -130,7 +131,6 @@ class _Template:
         prefix = directory / tf.saved_model.VARIABLES_DIRECTORY / tf.saved_model.VARIABLES_FILENAME
         self._checkpoint.write(str(prefix))
         meta = {
-            "format": exports.FORMAT,
             "kind": self.kind,
             "env_steps": snapshot.env_steps,
             "train_step": snapshot.train_step,
@@ -138,13 +138,14 @@ class _Template:
             "time": time.time(),
             "observation_keys": self._keys,
             "variables": [{"name": v.name, "shape": v.shape.as_list()} for v in self._variables],
-            "files": exports.file_hashes(directory),
         }
-        write_json(directory / exports.META, meta)
+        exports.write_meta(directory, meta)
 
 
 class Exporter:
     """Exports the greedy and the collect policy whenever it is given their weights.
+
+    After each export, and once a minute without one, it applies the run's rules of retention.
 
     Args:
         run_dir: The run.
@@ -220,24 +221,25 @@ class Exporter:
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._queue or self._closed)
-                if not self._queue:
+                self._changed.wait_for(lambda: self._queue or self._closed, _TIDY_SECONDS)
+                if self._closed and not self._queue:
                     return
-                snapshot = self._queue.popleft()
-                self._busy = True
-            name = exports.export_name(*snapshot[1:])
-            try:
-                self._write(snapshot, name)
-                self.error = None
-            except Exception as e:  # the learner goes on without this export, whatever it was
-                self.error = f"export {name} failed: {type(e).__name__}: {e}"
-                logging.error("%s", self.error)
+                snapshot = self._queue.popleft() if self._queue else None
+                self._busy = snapshot is not None
+            if snapshot is not None:
+                self._write(snapshot)
+            retention.apply(self._run_dir, self._run)
 
-    def _write(self, snapshot: _Snapshot, name: str) -> None:
-        for template in self._templates:
-            path = self._run_dir.policies(template.kind) / name
-            if not path.exists():
-                with whole_directory(path) as directory:
-                    template.write(snapshot, directory)
-        self.written.append(name)
-        retention.apply(self._run_dir, self._run)
+    def _write(self, snapshot: _Snapshot) -> None:
+        name = exports.export_name(*snapshot[1:])
+        try:
+            for template in self._templates:
+                path = self._run_dir.policies(template.kind) / name
+                if not path.exists():
+                    with whole_directory(path) as directory:
+                        template.write(snapshot, directory)
+            self.written.append(name)
+            self.error = None
+        except Exception as e:  # the learner goes on without this export, whatever it was
+            self.error = f"export {name} failed: {type(e).__name__}: {e}"
+            logging.error("%s", self.error)

@@ -96,7 +96,7 @@ class Feeder:
                     self.poison.drop(f"an item of another shape or type: {e.message}")
                 except PoisonError as e:
                     self.poison.drop(str(e))
-        except (tf.errors.OpError, RuntimeError) as e:
+        except Exception as e:  # whatever it is must reach `get`, not only end this thread
             logging.error("the sampling stream broke: %s", e)
             self.error = e
 

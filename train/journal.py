@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sactory.metrics import MetricsWriter
-from sactory.progress import Book, Episode
+from sactory.progress import Book, Entry
 
 # Names in the log for the agent's metrics.
 _LOGGED = ("batch_reward", "actor_loss", "critic_loss", "alpha_loss", "alpha", "entropy", "q_mean")
@@ -46,19 +46,19 @@ class Journal:
             self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
         self._count += 1
 
-    def episode(
-        self, number: int, episode: Episode, book: Book, train_step: int, ratio: float
-    ) -> None:
+    def episode(self, entry: Entry, book: Book, train_step: int, ratio: float) -> None:
         """Writes the line of a finished episode and clears the means.
 
         Of episodes that end together all have the same means.
         """
+        episode = entry.episode
         self.last_return = episode.episode_return
         if self._count:
             self._means = {name: total / self._count for name, total in self._sums.items()}
         row = {
             "train_step": train_step,
-            "episode": number,
+            "episode": entry.number,
+            "source": entry.source,
             "episode_reward": episode.episode_return,
             "episode_length": episode.length,
             "duration": episode.duration,

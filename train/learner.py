@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from sactory import policies, settings, supervision
+from sactory import policies, settings, status_files, supervision
 from sactory.heartbeat import Heartbeat
 from sactory.progress import Book
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, write_json
+from sactory.sealed import seal
 from sactory.triggers import Every
 from train import divergence
 from train.agent import SacAgent
@@ -32,6 +33,7 @@ _POLL_SECONDS = 0.2
 _EXPORT_SECONDS = 120.0
 _EXPORT_SECONDS_WHEN_STOPPED = 10.0  # well within the grace period
 _RATES_SECONDS = 10.0
+_LOST_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Learner:
         self._tell_due = Every(1.0, start=time.monotonic())
         self._look_due = Every(1.0, start=time.monotonic())
         self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
+        self._lost_due = Every(_LOST_SECONDS, start=time.monotonic())
         self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
         # What the table came with at the run's beginning (a fork's, demonstrations) doesn't count.
         foreign = state.get("foreign_rows")
@@ -168,8 +171,8 @@ class Learner:
 
     def _log_episodes(self) -> None:
         while self._publisher.episodes:
-            number, episode = self._publisher.episodes.popleft()
-            self._journal.episode(number, episode, self.book, self._train_step, self.ratio)
+            entry = self._publisher.episodes.popleft()
+            self._journal.episode(entry, self.book, self._train_step, self.ratio)
         now = time.monotonic()
         if self._tell_due(now):
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
@@ -195,11 +198,13 @@ class Learner:
             "last_train_return": self._journal.last_return,
             "incarnation": self._incarnation,
             "dropped_blocks": self._feeder.poison.dropped,
-            "book": self.book.to_json(),
+            "book": seal(self.book.to_json()),
         }
 
     def _export_and_save(self) -> None:
-        if self._export_due(self.book.env_steps):
+        # Collectors that start with no export to act with make no env steps for the next one.
+        lost = self._lost_due(time.monotonic()) and not policies.latest_export(self._run_dir)
+        if self._export_due(self.book.env_steps) or lost:
             self.export()
         if self._save_due(time.monotonic()):
             self.save()
@@ -245,8 +250,7 @@ class Learner:
         if self._run.max_hours is not None and hours >= self._run.max_hours:
             return "max_hours"
         if self._run.stop_at_return is not None and self._look_due(time.monotonic()):
-            evaluation = read_json(self._run_dir.status("eval")) or {}
-            score = evaluation.get("last_eval_return")
+            score = status_files.read(self._run_dir.status("eval")).get("last_eval_return")
             if score is not None and score >= self._run.stop_at_return:
                 return "stop_at_return"
         return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 from absl import logging
 
 from sactory import config, cpus, settings, supervision
@@ -11,8 +9,6 @@ from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, hold_lock, read_json
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk may have room again: no failure, try later
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +36,7 @@ def main(argv: list[str]) -> int:
     from train.setup import make_learner
 
     try:
-        learner = make_learner(run_dir, stop, heartbeat, plan, last_book or {})
+        learner = make_learner(run_dir, stop, heartbeat, plan, last_book)
         if learner is None:
             heartbeat.close("stopped")
             return supervision.RETRY
@@ -49,9 +45,7 @@ def main(argv: list[str]) -> int:
         heartbeat.update(error=str(e))
         heartbeat.close("failed")
         raise
-    except (ServerGoneError, OSError) as e:
-        if isinstance(e, OSError) and e.errno not in _FULL:
-            raise
+    except ServerGoneError as e:
         logging.error("%s", e)
         heartbeat.update(error=str(e))
         heartbeat.close("stopped")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from sactory.rows import UNSOUND, sound
 from sactory.run_dir import RunDir, write_json
 
 _PATIENCE_SECONDS = 60.0
@@ -37,9 +37,9 @@ class Poison:
 
     @staticmethod
     def check(rows: tf.Tensor) -> None:
-        """Raises `PoisonError` if rows `[..., row]` hold NaN or infinity."""
-        if not np.isfinite(rows.numpy()).all():
-            raise PoisonError("a sampled row holds NaN or infinity")
+        """Raises `PoisonError` if rows `[..., row]` hold what can't be learned from."""
+        if not sound(rows.numpy()).all():
+            raise PoisonError(f"a sampled row holds {UNSOUND}")
 
     def drop(self, reason: str) -> None:
         """Drops a block and waits, within a time limit, until the server has removed the cause.

@@ -46,7 +46,7 @@ class Publisher:
         incarnation: int,
     ):
         self.book = book
-        self.episodes: collections.deque[tuple[int, progress.Episode]] = collections.deque()
+        self.episodes: collections.deque[progress.Entry] = collections.deque()
         self.replay_rows = self.inserted_rows = 0
         self.published_time: float | None = None
         self.error: Exception | None = None
@@ -114,11 +114,9 @@ class Publisher:
             self.inserted_rows = inserts * self._segment_length
             for record in client_lib.take_json(self._client, PROGRESS, infos):
                 try:
-                    new = self.book.add(record)
-                    first = self.book.episodes - len(new) + 1
-                    self.episodes.extend(enumerate(new, first))
-                except (KeyError, TypeError, ValueError) as e:
-                    logging.warning("dropped a report that can't be read: %r", e)
+                    self.episodes.extend(self.book.add(record))
+                except ValueError as e:
+                    logging.warning("dropped a report that can't be read: %s", e)
             puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
             # Another count than after our last insert: the server lost it or came back with old
             # weights, so that what collectors find is not what was published.

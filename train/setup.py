@@ -12,11 +12,11 @@ import tensorflow as tf
 from absl import logging
 
 from sactory import client as client_lib
-from sactory import policies, progress, settings, supervision
+from sactory import damaged_exports, policies, progress, sealed, settings, supervision
 from sactory.cpus import CpuPlan
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.metrics import MetricsWriter
+from sactory.metrics import MetricsWriter, read_log
 from sactory.run_dir import RunDir, read_json
 from sactory.specs import Specs, to_tf_agents
 from train import divergence
@@ -39,7 +39,7 @@ def make_learner(
     stop: supervision.Stop,
     heartbeat: Heartbeat,
     plan: CpuPlan,
-    last_book: dict[str, Any],
+    last_book: Any,
 ) -> Learner | None:
     """Builds the learner of a run, restored from its last checkpoint.
 
@@ -48,7 +48,8 @@ def make_learner(
         stop: Set by a signal.
         heartbeat: Where the trainer reports its health.
         plan: The cores it may use.
-        last_book: The book of progress in the last heartbeat: newer than the checkpoint's.
+        last_book: The sealed book of progress in the last heartbeat, newer than the checkpoint's;
+            None if there is none.
 
     Returns:
         The learner; None if `stop` was set while waiting for the replay server.
@@ -119,9 +120,7 @@ class Past:
     state: dict[str, Any]
 
 
-def restore(
-    run_dir: RunDir, agent: SacAgent, heartbeat: Heartbeat, last_book: dict[str, Any]
-) -> Past:
+def restore(run_dir: RunDir, agent: SacAgent, heartbeat: Heartbeat, last_book: Any) -> Past:
     """Restores the agent from the newest checkpoint, if there is one, and counts this start."""
     incarnation = next_incarnation(run_dir)
     train = settings.Train()
@@ -130,7 +129,12 @@ def restore(
     state = checkpoints.restore() or {}
     # Env steps never go back, even where the collector that made them has died since.
     book = progress.Book.from_json(state.get("book", {}))
-    book.merge(progress.Book.from_json(last_book))
+    if last_book is not None:
+        try:
+            book.merge(progress.Book.from_json(sealed.unseal(last_book)))
+        except (sealed.DamagedError, ValueError) as e:
+            logging.error("the book of progress in the last heartbeat is passed over: %s", e)
+    book.add_logged(row["source"] for row in read_log(run_dir.train_log) if "source" in row)
     train_step = int(agent.train_step_counter.numpy())
     heartbeat.update(
         recovered=checkpoints.recovered, env_steps=book.env_steps, train_steps=train_step
@@ -142,11 +146,11 @@ def announce(
     run_dir: RunDir, agent: SacAgent, past: Past, journal: Journal, exporter: Exporter
 ) -> None:
     """Records a restart, and sees to it that there is a policy to act with, even untrained."""
-    exported = bool(policies.list_exports(run_dir, policies.COLLECT))
+    began = any(policies.list_exports(run_dir, kind) for kind in policies.KINDS)
     origin = (read_json(run_dir.provenance) or {}).get("forked_from")
     counters = {"train_step": past.train_step, "incarnation": past.incarnation}
     divergence.tell_rollback(run_dir, journal, past.book, past.train_step)
-    if origin and not exported:
+    if origin and not began:
         logging.info("started from %s", origin)
         journal.event("fork", past.book, **counters, run_dir=origin["run_dir"])
     elif past.incarnation > 1:
@@ -154,7 +158,7 @@ def announce(
         logging.info("restarted at train step %d%s", past.train_step, note)
         journal.event("restart", past.book, **counters)
         policies.mark_overtaken(run_dir, past.train_step, past.incarnation)
-    if exported:
+    if damaged_exports.any_whole(run_dir, policies.COLLECT):
         return
     vector, env_steps = agent.policy_vector(), past.book.env_steps
     exporter.export(vector, env_steps, past.train_step, past.incarnation)

@@ -125,27 +125,30 @@ def full_disk(subject: Subject, choose: random.Random) -> Injected | None:
 
 
 def damage(subject: Subject, choose: random.Random) -> Injected | None:
-    """Spoils the newest file of some kind, then kills its reader, which must get over it."""
+    """Spoils a new file of some kind, and kills its reader, which must get over it.
+
+    The trainer is not killed over a lost heartbeat: its newest count of steps is lost for good
+    then, as after a power cut.
+    """
     run_dir = subject.run_dir
-    kinds = {
-        "train": [run_dir.trainer_checkpoints],
-        "replay_server": [run_dir.replay_checkpoints],
-        "collect_0": [run_dir.status("x").parent],
-        "eval": [run_dir.policies("greedy")],
-    }
-    owner = choose.choice(sorted(kinds))
-    files = sorted(_files(kinds[owner][0]), key=lambda p: p.stat().st_mtime)
-    if not files:
+    places = (
+        ("train", run_dir.trainer_checkpoints),
+        ("replay_server", run_dir.replay_checkpoints),
+        ("replay_server", run_dir.replay_history),
+        ("collect_0", run_dir.policies("collect")),
+        ("eval", run_dir.policies("greedy")),
+        (choose.choice(("replay_server", "collect_0", "eval")), run_dir.status("x").parent),
+    )
+    reader, place = choose.choice(places)
+    files = _newest_files(place)
+    pid = subject.counters().pids.get(reader)
+    if not files or pid is None or not kill(pid, signal.SIGKILL):
         return None
-    path = choose.choice(files[-4:])
-    how = choose.choice((truncate, flip_bit, empty, remove))
-    pid = subject.counters().pids.get(owner)
-    if pid is None or not kill(pid, signal.SIGKILL):
-        return None
+    path, how = choose.choice(files), choose.choice((truncate, flip_bit, empty, remove))
     with contextlib.suppress(OSError):  # it may be gone by now
         how(path, choose)
-    what = f"{how.__name__} {path.relative_to(run_dir.root)}, SIGKILL to {owner}"
-    return Injected("damage", what, (owner,))
+    what = f"{how.__name__} {path.relative_to(run_dir.root)}, SIGKILL to {reader}"
+    return Injected("damage", what, (reader,))
 
 
 def foreign_file(subject: Subject, choose: random.Random) -> Injected | None:
@@ -171,7 +174,7 @@ def truncate(path: Path, choose: random.Random) -> None:
 
 
 def flip_bit(path: Path, choose: random.Random) -> None:
-    """Turns one bit of a file, in a copy: hard links to it stay whole, as on another disk."""
+    """Turns one bit of a file, and so of all its hard links."""
     data = bytearray(path.read_bytes())
     if data:
         data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
@@ -189,8 +192,13 @@ def remove(path: Path, choose: random.Random) -> None:
     path.unlink()
 
 
-def _files(root: Path) -> list[Path]:
-    return [p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")]
+def _newest_files(root: Path, count: int = 4) -> list[Path]:
+    dated = []
+    for path in root.rglob("*"):
+        with contextlib.suppress(OSError):  # being renamed or removed
+            if path.is_file() and not path.name.startswith("."):
+                dated.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(dated)[-count:]]
 
 
 # Kind and weight: most faults of a real cluster are deaths.

@@ -57,7 +57,7 @@ def disturb(subject: Subject, counter: Path) -> list[dict[str, Any]]:
         if before is None:
             break
         kill(before.pids[name], signal.SIGKILL)
-        began, saved = time.monotonic(), _saved_rows(subject)
+        began, killed, saved = time.monotonic(), time.time(), subject.saved()
         missing = _missing_rows(subject, counter) if name == "collect_0" else 0
         after = subject.wait_until(_Well(before, name), _RECOVERY_SECONDS)
         record: dict[str, Any] = {"program": name, "env_steps": before.env_steps}
@@ -68,7 +68,8 @@ def disturb(subject: Subject, counter: Path) -> list[dict[str, Any]]:
             restart = subject.events("restart")[-1]
             record["updates_lost"] = max(0, before.train_steps - restart["train_step"])
         elif name == "replay_server" and after is not None:
-            record["rows_lost"] = before.rows_inserted - saved
+            record["rows_lost"] = before.rows_inserted - saved.rows
+            record["seconds_since_saved"] = killed - saved.time
         records.append(record)
         print(json.dumps(record), flush=True)
     return records
@@ -96,13 +97,6 @@ class _Well:
         is_new = now.pids.get(self.name) not in (None, self.before.pids[self.name])
         moved = now.env_steps > self.before.env_steps
         return is_new and moved and all(name in now.pids for name in PROGRAMS)
-
-
-def _saved_rows(subject: Subject) -> int:
-    """Rows that had been inserted when the newest checkpoint of the replay was made."""
-    manifests = [read_json(p) for p in subject.run_dir.replay_history.glob("*/manifest.json")]
-    newest = max(filter(None, manifests), key=lambda m: m["sequence"], default=None)
-    return newest["tables"]["replay"]["inserts"] if newest else 0
 
 
 def _missing_rows(subject: Subject, counter: Path) -> int:

@@ -9,10 +9,12 @@ left out. Exit code 1 if an invariant was violated or the run did not end by its
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -22,7 +24,7 @@ from typing import Any
 
 from benchmarks.chaos import faults
 from benchmarks.chaos.invariants import Observer
-from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Subject, median
+from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Saved, Subject, median
 from sactory.errors import UserError
 from sactory.flags import Flags, run_script
 from sactory.run_dir import read_json, write_json
@@ -51,22 +53,37 @@ def settings(minutes: float, seed: int) -> dict[str, Any]:
     }
 
 
-def recover(subject: Subject) -> tuple[float, Counters] | None:
-    """Waits until all programs live and both counters move again; the seconds it took.
+@dataclasses.dataclass(frozen=True)
+class Recovery:
+    """How a run got over a fault.
+
+    Attributes:
+        seconds: Until all programs lived and both counters moved again; None: it didn't.
+        rows: The fewest that the server said to have taken meanwhile.
+        train_steps: The fewest of the trainer meanwhile.
+    """
+
+    seconds: float | None
+    rows: int
+    train_steps: int
+
+
+def recover(subject: Subject) -> Recovery:
+    """Waits until the run is well again.
 
     A trainer that went back has recovered when it trains again, not when it has caught up.
     """
     began, before = time.monotonic(), subject.counters()
-    lowest = before.train_steps
+    rows, train_steps = before.rows_inserted, before.train_steps
 
     def well(now: Counters) -> bool:
-        nonlocal lowest
-        lowest = min(lowest, now.train_steps)
-        moved = now.env_steps > before.env_steps and now.train_steps > lowest
+        nonlocal rows, train_steps
+        rows, train_steps = min(rows, now.rows_inserted), min(train_steps, now.train_steps)
+        moved = now.env_steps > before.env_steps and now.train_steps > train_steps
         return moved and all(name in now.pids for name in PROGRAMS)
 
     now = subject.wait_until(well, _RECOVERY_SECONDS)
-    return None if now is None else (time.monotonic() - began, now)
+    return Recovery(None if now is None else time.monotonic() - began, rows, train_steps)
 
 
 def soak(subject: Subject, choose: random.Random, end: float) -> list[dict[str, Any]]:
@@ -74,49 +91,55 @@ def soak(subject: Subject, choose: random.Random, end: float) -> list[dict[str, 
     records: list[dict[str, Any]] = []
     functions, weights = zip(*faults.FAULTS)
     while time.monotonic() < end and subject.exit_code is None:
-        before = subject.counters()
+        before, saved = subject.counters(), subject.saved()
         injected = choose.choices(functions, weights)[0](subject, choose)
         if injected is None:  # its target was not there
             time.sleep(1.0)
             continue
-        result = recover(subject)
-        seconds, after = result if result else (None, subject.counters())
+        after = recover(subject)
         record = {
             "kind": injected.kind,
             "text": injected.text,
-            "seconds_to_recover": seconds,
-            "rows_lost": max(0, before.rows_inserted - after.rows_inserted),
+            "seconds_to_recover": after.seconds,
+            "env_steps_lost": max(0, before.rows_inserted - after.rows),  # one row each
             "updates_lost": max(0, before.train_steps - after.train_steps),
-            "env_steps": after.env_steps,
+            "env_steps": before.env_steps,
         }
-        if result is not None or subject.exit_code is None:
+        if after.seconds is not None or subject.exit_code is None:
+            record["violations"] = [] if injected.kind == "damage" else unsaved_only(after, saved)
             records.append(record)
-            took = "not recovered" if seconds is None else f"{seconds:.1f} s"
+            took = "not recovered" if after.seconds is None else f"{after.seconds:.1f} s"
             print(f"{len(records):3d} {injected.kind}: {injected.text}: {took}", flush=True)
         time.sleep(choose.uniform(*_PAUSE_SECONDS))
     return records
 
 
+def unsaved_only(after: Recovery, saved: Saved) -> list[str]:
+    """What is wrong if more was lost than came after the newest checkpoints."""
+    wrong = []
+    if after.rows < saved.rows:
+        wrong.append(f"the replay came back with {after.rows} rows of {saved.rows} saved ones")
+    if after.train_steps < saved.train_steps:
+        wrong.append(f"train step {after.train_steps} is older than the saved {saved.train_steps}")
+    return wrong
+
+
 def table(records: list[dict[str, Any]]) -> str:
     """The faults by kind, as Markdown."""
     lines = [
-        "| fault | injected | recovered | median s | worst s | rows lost (worst) "
-        "| updates lost (worst) |",
-        "|---|---|---|---|---|---|---|",
+        "| fault | injected | recovered | s to recover, median | worst "
+        "| env steps lost, mean | worst | updates lost, mean | worst |",
+        "|---" * 9 + "|",
     ]
     kinds = list(dict.fromkeys(r["kind"] for r in records))
     for kind in [*sorted(kinds), "all"]:
         mine = [r for r in records if kind in (r["kind"], "all")]
         times = [r["seconds_to_recover"] for r in mine if r["seconds_to_recover"] is not None]
-        cells = [
-            kind,
-            len(mine),
-            len(times),
-            f"{median(times):.1f}" if times else "-",
-            f"{max(times):.1f}" if times else "-",
-            max((r["rows_lost"] for r in mine), default=0),
-            max((r["updates_lost"] for r in mine), default=0),
-        ]
+        cells = [kind, len(mine), len(times)]
+        cells += [f"{median(times):.1f}", f"{max(times):.1f}"] if times else ["-", "-"]
+        for lost in ("env_steps_lost", "updates_lost"):
+            values = [r[lost] for r in mine]
+            cells += [f"{statistics.mean(values):.0f}", max(values)] if values else ["-", "-"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -137,6 +160,7 @@ def small_disk(parent: Path) -> Iterator[Path]:
     finally:
         if mounted:
             subprocess.run(["umount", "-l", str(place)], check=False)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def main(argv: list[str]) -> int:
@@ -166,7 +190,10 @@ def _soak_and_report(place: Path, minutes: float, seed: int) -> int:
         subject.end()
         observer.stop()
     violations = observer.violations
-    violations += [f"not recovered: {r['text']}" for r in records if not r["seconds_to_recover"]]
+    violations += [
+        f"not recovered: {r['text']}" for r in records if r["seconds_to_recover"] is None
+    ]
+    violations += [f"{r['text']}: {v}" for r in records for v in r.pop("violations")]
     if subject.exit_code != 0 or not subject.run_dir.is_done:
         violations.append(f"`sactory run` ended with {subject.exit_code}, see {subject.console}")
     outcome = read_json(subject.run_dir.root / "result.json") or {}
@@ -176,6 +203,7 @@ def _soak_and_report(place: Path, minutes: float, seed: int) -> int:
         "violations": violations,
         "env_steps": outcome.get("env_steps"),
         "evaluation": outcome.get("evaluation"),
+        "duplicates": sum("times" in v for v in violations),
         "restarts_of_the_trainer": len(subject.events("restart")),
         "minutes": minutes,
         "load_at_start_and_end": [round(load[0], 1), round(os.getloadavg()[0], 1)],

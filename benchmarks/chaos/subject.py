@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import psutil
 
-from sactory import status
+from sactory import status, trainer_checkpoints
 from sactory.metrics import read_log
 from sactory.run_dir import RunDir, read_json
 
@@ -41,8 +41,29 @@ class Counters:
     pids: dict[str, int]
 
 
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """What a death can't take.
+
+    Attributes:
+        rows: Rows that the server had taken when its newest checkpoint was made.
+        train_steps: Of the trainer's newest checkpoint.
+        time: When the server's was made, Unix seconds.
+    """
+
+    rows: int = 0
+    train_steps: int = 0
+    time: float = 0.0
+
+
 class Subject:
     """Starts a run and looks at it.
+
+    Attributes:
+        run_dir: The run.
+        words: The command.
+        environment: Its environment; None: this process's.
+        console: File that takes what it prints.
 
     Args:
         run_dir: Where it lives.
@@ -55,6 +76,7 @@ class Subject:
         self.words = ["sactory", "run", config, "--run_dir", str(run_dir)]
         for name, value in settings.items():
             self.words += ["--set", f"{name} = {value!r}"]
+        self.environment: Optional[dict[str, str]] = None
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._last = Counters(0, 0, 0, {})
         self.console = run_dir.with_name(run_dir.name + ".console")
@@ -65,6 +87,7 @@ class Subject:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sactory.cli", *self.words[1:]],
                 cwd=ROOT,
+                env=self.environment,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -104,6 +127,18 @@ class Subject:
             pids={status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]},
         )
         return self._last
+
+    def saved(self) -> Saved:
+        """What the newest checkpoints hold, in a run whose items are single rows."""
+        paths = self.run_dir.replay_history.glob("*/manifest.json")
+        manifests = filter(None, map(read_json, paths))
+        newest = max(manifests, key=lambda m: m["sequence"], default=None)
+        trained = trainer_checkpoints.find(self.run_dir.trainer_checkpoints)
+        return Saved(
+            rows=newest["tables"]["replay"]["inserts"] if newest else 0,
+            train_steps=int(trained[-1].name) if trained else 0,
+            time=newest["time"] if newest else 0.0,
+        )
 
     def wait_until(self, true: Callable[[Counters], bool], timeout: float) -> Counters | None:
         """Polls until `true`; None after `timeout` seconds or when the run has ended."""

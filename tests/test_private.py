@@ -1,0 +1,55 @@
+"""Which places a policy, which is code, may be loaded from."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sactory.errors import UserError
+from sactory.run_dir import require_private
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def place():
+    """A directory in /tmp that others can look into; pytest's own are private."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def export(directory):
+    path = directory / "export"
+    path.mkdir(parents=True)
+    path.chmod(0o755)
+    (path / "saved_model.pb").touch(0o644)
+    return path
+
+
+def test_tmp_is_no_danger_for_it_is_sticky(place):
+    require_private(export(place))
+
+
+@pytest.mark.parametrize("inner", [0o755, 0o700])
+def test_a_directory_above_that_everybody_can_write_to_is_refused(place, inner):
+    path = export(place / "all" / "mine")
+    path.parent.chmod(inner)
+    path.parent.parent.chmod(0o777)
+    with pytest.raises(UserError, match=f"everybody can write to {place / 'all'}:"):
+        require_private(path)
+    path.parent.parent.chmod(0o1777)
+    require_private(path)
+
+
+def test_links_inside_are_refused_and_one_to_the_whole_is_followed(place):
+    path = export(place)
+    (place / "latest").symlink_to(path)
+    require_private(place / "latest")
+    os.replace(path / "saved_model.pb", place / "elsewhere")
+    (path / "saved_model.pb").symlink_to(place / "elsewhere")
+    with pytest.raises(UserError, match=r"saved_model\.pb is a link"):
+        require_private(path)
