@@ -29,6 +29,7 @@ REQUIREMENTS = [
     "dm-env>=1.6",
     "imageio>=2.37,<3",
     "imageio-ffmpeg>=0.6",
+    "matplotlib>=3.9",
     "portpicker>=1.6",
     "psutil>=7,<8",
     "rich>=14",
@@ -38,6 +39,7 @@ EXTRAS = {
     "dev": [
         "basedpyright>=1.39",
         "hypothesis>=6.141",
+        "jsonschema>=4.23",
         "pytest>=8.4",
         "pytest-cov>=7",
         "pytest-timeout>=2.4",

@@ -68,7 +68,9 @@ class Delegate(config_parser.ParserDelegate):
         return Reference(macro_name, "%")
 
 
-def find_file(path: str | os.PathLike[str], beside: Path | None = None) -> Path:
+def find_file(
+    path: str | os.PathLike[str], beside: Path | None = None, suffix: str = ".gin"
+) -> Path:
     """Finds a config: beside the including file, from here, or among the shipped ones."""
     wanted = Path(path)
     folders = [*([beside] if beside else []), Path.cwd(), _INSTALLED]
@@ -79,8 +81,9 @@ def find_file(path: str | os.PathLike[str], beside: Path | None = None) -> Path:
         raise UserError(f"config {path} is a folder, not a file")
     known: set[str] = set()
     for folder in folders:
-        known.update(str(p.relative_to(folder)) for p in folder.glob("configs/**/*.gin"))
-        known.update(str(wanted.parent / p.name) for p in (folder / wanted.parent).glob("*.gin"))
+        known.update(str(p.relative_to(folder)) for p in folder.glob(f"configs/**/*{suffix}"))
+        near = (folder / wanted.parent).glob(f"*{suffix}")
+        known.update(str(wanted.parent / p.name) for p in near)
     raise UserError(f"config {path} does not exist{nearest(str(path), known)}")
 
 
