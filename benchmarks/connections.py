@@ -79,8 +79,14 @@ def raw(way: Way, seconds: float, place: Path) -> dict[str, float]:
             time.sleep(0.1)
         words = [sys.executable, "-m", "benchmarks.connections"]
         words += [f"--client={run_dir}", f"--seconds={seconds}"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        done = subprocess.run(words, cwd=ROOT, check=True, env=way.environment, **pipes)
+        done = subprocess.run(
+            words,
+            cwd=ROOT,
+            env=way.environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         return json.loads(done.stdout.splitlines()[-1])
     finally:
         server.send_signal(signal.SIGKILL)

@@ -61,6 +61,7 @@ def read_file(path: Path, known_format: int) -> dict[str, Any]:
         UnreadableError: The disk or its server fails.
         OtherFormatError: It is whole, or from before there were digests, but of another format.
     """
+    was = None
     try:
         value = read_json(path)
         was = value.get("format") if isinstance(value, dict) else None

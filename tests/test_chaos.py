@@ -192,13 +192,14 @@ for _ in sys.stdin:
 def test_a_cut_port_takes_no_connections_until_it_is_mended():
     words = [sys.executable, "-c", ISOLATED]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        asks, tells = child.stdin, child.stdout
+        assert asks is not None and tells is not None
 
         def ask(word):
-            child.stdin.write("try\n")
-            child.stdin.flush()
-            return child.stdout.readline() == word + "\n"
+            print("try", file=asks, flush=True)
+            return tells.readline() == word + "\n"
 
-        assert child.stdout.readline() == "up\n"
+        assert tells.readline() == "up\n"
         assert ask("connected")
         with concurrent.futures.ThreadPoolExecutor() as pool:
             cutting = pool.submit(cut.cut, child.pid, 5.0)
@@ -206,7 +207,7 @@ def test_a_cut_port_takes_no_connections_until_it_is_mended():
                 continue
             assert was_cut and cutting.result(60)
         assert ask("connected")
-        child.stdin.close()
+        asks.close()
 
 
 def test_the_hosts_own_network_is_never_cut():

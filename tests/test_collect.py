@@ -227,12 +227,12 @@ def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
     )
     rig = Rig(run_dir)
     stop, heartbeat = supervision.Stop(), Heartbeat(run_dir, "collect", 0, interval=0.05)
+    thread = threading.Thread(target=lambda: worker.run())
     try:
         state = progress.RunState(0, 1_000, 0, 0, 0, time.time())  # its random steps
         client_lib.put_json(rig.client, tables.STATE, state.to_json())
         worker = Worker(run_dir, 0, stop, heartbeat, rig.client)
         worker._choose_actions = lambda: np.zeros(worker._action_shape, np.float32)
-        thread = threading.Thread(target=worker.run)
         thread.start()
         while (read_json(heartbeat.path) or {}).get("state") != "waiting for room in the replay":
             assert thread.is_alive()
@@ -243,7 +243,8 @@ def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
         assert 0 < worker._batches - rows <= length + n_step
     finally:
         stop.request("the test is over", 15)
-        thread.join(30)
+        if thread.ident is not None:
+            thread.join(30)
         heartbeat.close()
         rig.close()
 
