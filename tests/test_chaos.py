@@ -247,6 +247,27 @@ def test_only_what_came_after_the_newest_checkpoints_may_be_lost():
     assert len(soak.unsaved_only(soak.Recovery(2.0, 99, 49), saved)) == 2
 
 
+def test_a_run_has_recovered_when_all_is_up_and_both_counters_move_again(subject, monkeypatch):
+    def counters(train_pid, env_steps, train_steps, is_ready=True):
+        pids = {**WELL.pids, "train": train_pid}
+        return Counters(env_steps, train_steps, 1000, pids, is_ready)
+
+    seen = [
+        WELL,  # the old trainer is still there
+        counters(9, 1001, 501, is_ready=False),
+        counters(9, 1002, 400),
+        counters(9, 1002, 416),
+        counters(9, 1003, 432),
+    ]
+    left = iter(seen)
+    monkeypatch.setattr(subject, "counters", lambda: next(left))
+    monkeypatch.setattr("benchmarks.chaos.subject.time.sleep", lambda _: None)
+    recovery = soak.recover(subject, WELL, ("train",))
+    assert recovery.seconds is not None
+    assert (recovery.rows, recovery.train_steps) == (1000, 400)
+    assert next(left, None) is None
+
+
 def test_saved_is_what_the_newest_checkpoints_hold(subject):
     run_dir = subject.run_dir
     assert subject.saved() == Saved()

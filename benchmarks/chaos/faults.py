@@ -39,7 +39,7 @@ class Injected:
     Attributes:
         kind: Name of its function.
         text: What was done to what.
-        restarts: Programs that it may have restarted.
+        restarts: Programs that it makes start anew.
     """
 
     kind: str
@@ -88,7 +88,7 @@ def freeze(subject: Subject, choose: random.Random) -> Injected | None:
         return None
     time.sleep(seconds)
     kill(pid, signal.SIGCONT)
-    return Injected("freeze", f"{name} for {seconds:.0f} s", (name,))
+    return Injected("freeze", f"{name} for {seconds:.0f} s")
 
 
 def cut_port(subject: Subject, choose: random.Random) -> Injected | None:
@@ -97,7 +97,7 @@ def cut_port(subject: Subject, choose: random.Random) -> Injected | None:
     pid = subject.counters().pids.get("replay_server")
     if pid is None or not cut.cut(pid, seconds):
         return None
-    return Injected("port cut", f"for {seconds:.0f} s", PROGRAMS)
+    return Injected("port cut", f"for {seconds:.0f} s")
 
 
 def full_disk(subject: Subject, choose: random.Random) -> Injected | None:
@@ -121,7 +121,7 @@ def full_disk(subject: Subject, choose: random.Random) -> Injected | None:
                     time.sleep(0.05)
     finally:
         ballast.unlink(missing_ok=True)
-    return Injected("full disk", f"for {seconds:.0f} s", PROGRAMS)
+    return Injected("full disk", f"for {seconds:.0f} s")
 
 
 def damage(subject: Subject, choose: random.Random) -> Injected | None:

@@ -88,7 +88,7 @@ class _Due:
 
 @dataclasses.dataclass(frozen=True)
 class _Well:
-    """Whether all programs live, the killed one anew, and rows come again."""
+    """Whether all programs are up, the killed one anew, and env steps are made again."""
 
     before: Counters
     name: str
@@ -96,7 +96,7 @@ class _Well:
     def __call__(self, now: Counters) -> bool:
         is_new = now.pids.get(self.name) not in (None, self.before.pids[self.name])
         moved = now.env_steps > self.before.env_steps
-        return is_new and moved and all(name in now.pids for name in PROGRAMS)
+        return is_new and moved and now.is_ready
 
 
 def _missing_rows(subject: Subject, counter: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.chaos import faults
 from benchmarks.chaos.invariants import Observer
-from benchmarks.chaos.subject import PROGRAMS, ROOT, Counters, Saved, Subject, median
+from benchmarks.chaos.subject import ROOT, Counters, Saved, Subject, median
 from sactory.errors import UserError
 from sactory.flags import Flags, run_script
 from sactory.run_dir import read_json, write_json
@@ -33,6 +33,7 @@ RESULT = ROOT / "benchmarks" / "results" / "chaos.json"
 CONFIG = "configs/tasks/cartpole_swingup.gin"
 _DISK_MB = 3000
 _RECOVERY_SECONDS = 240.0
+_RESTART_SECONDS = 30.0  # a program may take a signal with grace
 _PAUSE_SECONDS = (1.0, 6.0)
 _START_SECONDS = 600.0
 _END_SECONDS = 900.0  # what the run was down or lost has not counted as its time
@@ -68,19 +69,29 @@ class Recovery:
     train_steps: int
 
 
-def recover(subject: Subject) -> Recovery:
-    """Waits until the run is well again.
+def recover(subject: Subject, hurt: Counters, restarts: tuple[str, ...]) -> Recovery:
+    """Waits until the run is well again: all programs up, and then both counters moving.
 
     A trainer that went back has recovered when it trains again, not when it has caught up.
+
+    Args:
+        subject: The run.
+        hurt: Its counters before the fault.
+        restarts: Programs that start anew, though not always at once.
     """
-    began, before = time.monotonic(), subject.counters()
-    rows, train_steps = before.rows_inserted, before.train_steps
+    began, up = time.monotonic(), None
+    rows, train_steps = hurt.rows_inserted, hurt.train_steps
 
     def well(now: Counters) -> bool:
-        nonlocal rows, train_steps
+        nonlocal rows, train_steps, up
         rows, train_steps = min(rows, now.rows_inserted), min(train_steps, now.train_steps)
-        moved = now.env_steps > before.env_steps and now.train_steps > train_steps
-        return moved and all(name in now.pids for name in PROGRAMS)
+        anew = all(now.pids.get(name) not in (None, hurt.pids.get(name)) for name in restarts)
+        if not anew and time.monotonic() - began < _RESTART_SECONDS:
+            return False
+        if up is None or not now.is_ready:
+            up = now if now.is_ready else None
+            return False
+        return now.env_steps > up.env_steps and now.train_steps > up.train_steps
 
     now = subject.wait_until(well, _RECOVERY_SECONDS)
     return Recovery(None if now is None else time.monotonic() - began, rows, train_steps)
@@ -96,7 +107,7 @@ def soak(subject: Subject, choose: random.Random, end: float) -> list[dict[str, 
         if injected is None:  # its target was not there
             time.sleep(1.0)
             continue
-        after = recover(subject)
+        after = recover(subject, before, injected.restarts)
         record = {
             "kind": injected.kind,
             "text": injected.text,

@@ -33,12 +33,14 @@ class Counters:
         train_steps: Gradient steps.
         rows_inserted: Rows that the replay server has ever taken.
         pids: Of the living programs, by name.
+        is_ready: Whether all programs live and none of them is still starting.
     """
 
     env_steps: int
     train_steps: int
     rows_inserted: int
     pids: dict[str, int]
+    is_ready: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,7 @@ class Subject:
             train_steps=now["train_steps"] if is_told else last.train_steps,
             rows_inserted=server.get("rows_inserted", 0) if is_server_told else last.rows_inserted,
             pids={status.full_name(p): p["pid"] for p in now["programs"] if p["pid"]},
+            is_ready={status.full_name(p) for p in now["programs"] if _is_up(p)} >= set(PROGRAMS),
         )
         return self._last
 
@@ -189,6 +192,10 @@ class Subject:
     def events(self, name: str) -> list[dict[str, Any]]:
         """Records of one kind in train.log."""
         return [row for row in read_log(self.run_dir.train_log) if row.get("event") == name]
+
+
+def _is_up(program: dict[str, Any]) -> bool:
+    return program["pid"] is not None and program["state"] not in ("starting", "restoring")
 
 
 def kill(pid: int, number: signal.Signals) -> bool:
