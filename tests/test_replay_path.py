@@ -213,12 +213,12 @@ def test_a_broken_stream_is_an_error_and_not_a_silence(run_dir):
 
 
 def test_whatever_ends_the_feeders_thread_is_told(serve, run_dir, monkeypatch):
-    def broken(rows):
+    def broken(poison, rows):
         raise KeyError("a bug")
 
     server, client = serve(limits(replay={"mode": "async", "updates_per_row": None}), 1)
     insert_unchecked(client, map(row, range(20)))
-    monkeypatch.setattr(Poison, "check", staticmethod(broken))
+    monkeypatch.setattr(Poison, "check", broken)
     feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, 0, Poison(run_dir))
     with pytest.raises(RuntimeError, match="sampling from the replay server failed: 'a bug'"):
         for _ in range(200):
@@ -260,3 +260,14 @@ def test_poison_is_dropped_and_a_repair_asked_for(serve, run_dir, bad, reason):
         flat = next_block(feeder).reshape(-1, 3)
         np.testing.assert_array_equal(flat, [row(i) for i in flat[:, 0]])
     assert feeder.poison.dropped == 1 and not run_dir.repair.exists()
+
+
+def test_a_trainer_that_no_repair_helps_says_so(serve, run_dir, monkeypatch):
+    server, client = serve(limits(replay={"mode": "async", "updates_per_row": None}), 1)
+    insert_unchecked(client, [np.array([1, np.nan, 1], np.float32)] * 20)
+    monkeypatch.setattr("train.poison._PATIENCE_SECONDS", 0.0)
+    feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, 0, Poison(run_dir))
+    with pytest.raises(
+        RuntimeError, match=r"6 blocks of samples in a row .* repairs .* don't help"
+    ):
+        feeder.get(60)

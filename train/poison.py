@@ -15,6 +15,7 @@ from sactory.run_dir import RunDir, write_json
 
 _PATIENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.2
+_MOST_IN_A_ROW = 5
 
 
 class PoisonError(Exception):
@@ -33,20 +34,30 @@ class Poison:
 
     def __init__(self, run_dir: RunDir):
         self.dropped = 0
+        self._in_a_row = 0
         self._request = run_dir.repair
 
-    @staticmethod
-    def check(rows: tf.Tensor) -> None:
+    def check(self, rows: tf.Tensor) -> None:
         """Raises `PoisonError` if rows `[..., row]` hold what can't be learned from."""
         if not sound(rows.numpy()).all():
             raise PoisonError(f"a sampled row holds {UNSOUND}")
+        self._in_a_row = 0
 
     def drop(self, reason: str) -> None:
         """Drops a block and waits, within a time limit, until the server has removed the cause.
 
         What was sampled before the repair lies in the stream's buffers: the caller opens it anew.
+
+        Raises:
+            RuntimeError: Block after block is bad: repairs don't help.
         """
         self.dropped += 1
+        self._in_a_row += 1
+        if self._in_a_row > _MOST_IN_A_ROW:
+            raise RuntimeError(
+                f"{self._in_a_row} blocks of samples in a row can't be learned from, and repairs "
+                f"of the replay don't help: {reason}"
+            )
         logging.error("a block of samples is dropped: %s", reason)
         try:
             if not self._request.exists():
