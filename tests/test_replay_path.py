@@ -267,7 +267,5 @@ def test_a_trainer_that_no_repair_helps_says_so(serve, run_dir, monkeypatch):
     insert_unchecked(client, [np.array([1, np.nan, 1], np.float32)] * 20)
     monkeypatch.setattr("train.poison._PATIENCE_SECONDS", 0.0)
     feeder = Feeder(f"127.0.0.1:{server.port}", LEARNER, 1, ROW.size, 0, Poison(run_dir))
-    with pytest.raises(
-        RuntimeError, match=r"6 blocks of samples in a row .* repairs .* don't help"
-    ):
+    with pytest.raises(RuntimeError, match="6 blocks of samples in a row"):
         feeder.get(60)
