@@ -15,7 +15,7 @@ from sactory.init_run import init
 from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
 from sactory.supervision import Stop, wait_for
-from tests.replay_site import Site, make_run
+from tests.replay_site import Site, make_run, own_time_zone
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -90,18 +90,15 @@ def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir
 @pytest.fixture
 def watched(tmp_path):
     """A server in this process, and its watch on a thread: what it returned comes last."""
-    site = Site(make_run(tmp_path / "run")).start()
-    stop, ended = Stop(), []
-
-    def watch():
-        arguments = (site.run_dir, stop, site.heartbeat, site.client, site.checkpoints, site.limits)
-        ended.append(server._watch(*arguments))
-
-    thread = threading.Thread(target=watch)
-    yield site, thread, ended
-    stop.request("the test is over", 15)
-    thread.join(30)
-    site.stop()
+    with own_time_zone():
+        site = Site(make_run(tmp_path / "run")).start()
+        stop, ended = Stop(), []
+        parts = (site.run_dir, stop, site.heartbeat, site.client, site.checkpoints, site.limits)
+        thread = threading.Thread(target=lambda: ended.append(server._watch(*parts)))
+        yield site, thread, ended
+        stop.request("the test is over", 15)
+        thread.join(30)
+        site.stop()
 
 
 def test_a_repair_waits_until_the_tables_are_saved(watched, monkeypatch):

@@ -51,7 +51,7 @@ def test_an_older_checkpoint_is_used_where_the_newest_can_not_be_read(trained):
     hide(state_file(run_dir, 10))
     assert checkpoints.restore()["train_step"] == 5
     (note,) = checkpoints.recovered
-    assert "it can't be read: Input/output error" in note
+    assert "can't be read: Input/output error" in note
 
 
 @pytest.mark.parametrize("name", ["state.json", "weights.index"])
