@@ -22,16 +22,23 @@ def share(jobs: Iterable[Job], work: Callable[[Job, int], None]) -> None:
     for job in jobs:
         waiting.put(job)
 
+    failed: list[Exception] = []
+
     def serve(core: int) -> None:
         while True:
             try:
                 job = waiting.get_nowait()
             except queue.Empty:
                 return
-            work(job, core)
+            try:
+                work(job, core)
+            except Exception as e:  # the other jobs are worth having
+                failed.append(e)
 
     workers = [threading.Thread(target=serve, args=[c]) for c in sorted(os.sched_getaffinity(0))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+    if failed:
+        raise failed[0]

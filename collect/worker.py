@@ -107,13 +107,7 @@ class Worker:
             if actions is None:
                 self._stop.wait(_POLL_SECONDS)
                 continue
-            rows = self._step(actions)
-            try:
-                self._send(rows)
-            except RuntimeError as e:  # a writer that has failed once never works again
-                logging.warning("the writer failed: %s", e)
-                self._stop.wait(_HOLD_SECONDS)
-                self._writer.reopen()
+            self._send(self._step(actions))
             self._tell()
         return self._end()
 
@@ -205,11 +199,14 @@ class Worker:
         began = time.perf_counter()
         self._wait_for_room()
         for row in rows:
-            if sound(row):
-                self._writer.add(row)
-            else:  # the policy's action, or a sum of rewards
+            if not sound(row):  # the policy's action, or a sum of rewards
                 self._refused += 1
                 logging.error("refused a row: it holds %s: %s", UNSOUND, row)
+                continue
+            try:
+                self._writer.add(row)
+            except RuntimeError as e:
+                self._renew_writer(e)
         self._seconds["writer"] += time.perf_counter() - began
 
     def _wait_for_room(self) -> None:
@@ -218,8 +215,22 @@ class Worker:
         It comes after the next step, whose time hides the answer's way, and before that step's rows
         are sent: a worker that dies has lost no more than one answer's worth of them.
         """
-        while not self._writer.flush(_HOLD_SECONDS) and not self._over():
-            self._heartbeat.update(state="waiting for room in the replay")
+        while not self._over():
+            try:
+                if self._writer.flush(_HOLD_SECONDS):
+                    return
+                self._heartbeat.update(state="waiting for room in the replay")
+            except RuntimeError as e:
+                self._renew_writer(e)
+
+    def _renew_writer(self, error: RuntimeError) -> None:
+        """Opens a new writer, if the server is there: one that has failed never works again."""
+        logging.warning("the writer failed: %s", error)
+        self._stop.wait(_HOLD_SECONDS)
+        try:
+            self._writer.reopen()
+        except RuntimeError as e:
+            logging.warning("no new writer can be opened now: %s", e)
 
     def _tell(self) -> None:
         """Updates the heartbeat about once a second."""

@@ -63,7 +63,11 @@ class SegmentWriter:
         return True
 
     def reopen(self) -> None:
-        """Starts anew; segments that weren't confirmed are lost."""
+        """Starts anew; a segment that wasn't confirmed is lost.
+
+        Raises:
+            RuntimeError: The server doesn't answer.
+        """
         logging.warning("opening a new writer: what the old one had not confirmed is lost")
-        self._confirmed = True
         self._writer = self._open()
+        self._confirmed = True

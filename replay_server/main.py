@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replay_server.gate import open_gate
 from sactory import config, cpus, settings, supervision
+from sactory.errors import RetryError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, hold_lock
@@ -35,4 +36,9 @@ def main(argv: list[str]) -> int:
 
     from replay_server.server import serve
 
-    return serve(run_dir, stop, heartbeat, gate)
+    try:
+        return serve(run_dir, stop, heartbeat, gate)
+    except (RetryError, OSError) as e:
+        heartbeat.update(error=str(e))
+        heartbeat.close("stopped")
+        raise

@@ -29,6 +29,10 @@ _SILENT_SECONDS = 120.0  # a server that has not answered for so long is stuck f
 _FINAL_SAVE_SECONDS = 600.0
 
 
+class StuckError(Exception):
+    """Reverb does not answer any more."""
+
+
 def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: Gate) -> int:
     """Serves until the run is done or `stop` is set.
 
@@ -49,6 +53,10 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: G
     client = reverb.Client(f"127.0.0.1:{gate.reverb_port}")
     try:
         return _watch(run_dir, stop, heartbeat, client, checkpoints, limits)
+    except StuckError as e:
+        logging.error("%s", e)
+        gate.close()
+        os._exit(supervision.RETRY)  # stopping it would hang too
     finally:
         server.stop()
         gate.close()
@@ -80,17 +88,18 @@ def _watch(
             inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
             if inserts >= limits.min_size:
                 checkpoints.save_if_due(client)
+                answered = time.monotonic()  # it may have taken minutes
         elif time.monotonic() - answered > _SILENT_SECONDS:
-            logging.error("Reverb has not answered for %.0f s: starting anew", _SILENT_SECONDS)
             heartbeat.close("stopped")
-            return supervision.RETRY
+            raise StuckError(f"Reverb has not answered for {_SILENT_SECONDS:.0f} s: starting anew")
         if os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
             heartbeat.update(state="saving for a repair")
             if checkpoints.save_last(client, _REPAIR_SECONDS):
                 heartbeat.close("stopped")
                 return supervision.RETRY
             logging.error("a repair waits: what the tables hold can't be saved now")
-            repair_due = time.monotonic() + _REPAIR_AGAIN_SECONDS
+            answered = time.monotonic()
+            repair_due = answered + _REPAIR_AGAIN_SECONDS
         if run_dir.is_done:
             farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
             if not _anyone_left(run_dir) or time.monotonic() > farewell:

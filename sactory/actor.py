@@ -18,10 +18,11 @@ from sactory.policies import ACT, CorruptExport, read_meta
 
 _ = tfp.distributions.Distribution  # registers the types that a SavedModel refers to
 _SEED_MASK = 0x7FFFFFFF
+_NO_ROOM = (MemoryError, tf.errors.ResourceExhaustedError)  # says nothing about the files
 
 
 class Actor:
-    """An exported policy that acts on a batch of observations.
+    """An exported policy that acts on a batch of observations, for one thread.
 
     The SavedModel's bare function is called: TF-Agents' eager wrapper costs 1.1 ms a call, this a
     quarter of a millisecond, nearly the same for 1 environment and for 8.
@@ -47,6 +48,8 @@ class Actor:
             self._model = tf.saved_model.load(str(path))
             concrete = getattr(self._model, ACT).concrete_functions[0]
             self._variables = list(self._model.model_variables)
+        except _NO_ROOM:
+            raise
         except Exception as e:  # the loader raises nearly anything
             raise _corrupt(path, e) from e
         self.train_step: int = self.meta["train_step"]
@@ -92,6 +95,8 @@ class Actor:
         try:
             checkpoint = tf.train.Checkpoint(root=self._model)
             checkpoint.read(str(prefix)).assert_existing_objects_matched()
+        except _NO_ROOM:
+            raise
         except Exception as e:
             raise _corrupt(path, e) from e
         self.meta, self.train_step = meta, meta["train_step"]

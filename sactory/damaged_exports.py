@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import logging
 
 from sactory import quarantine
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.policies import CorruptExport, Export, newest_first, read_meta
 from sactory.run_dir import RunDir
 
@@ -16,7 +16,7 @@ def any_whole(run_dir: RunDir, kind: str) -> bool:
         try:
             read_meta(export.path)
             return True
-        except UserError as e:
+        except (UserError, RetryError) as e:
             logging.warning("%s", e)
     return False
 

@@ -92,7 +92,7 @@ def _absent_collectors(told: dict[str, Any]) -> str:
 def _idle_collectors(told: dict[str, Any]) -> list[str]:
     """Collectors that live and wait, but not for room, which the limiter's times tell better."""
     states = [p["state"] for p in told["programs"] if p["name"] == "collect" and p["alive"]]
-    waits = ("starting", "waiting for the ", "paused")  # and not `waiting for room`
+    waits = ("starting", "waiting for the ", "waiting for an ", "paused")  # not `… for room`
     idle = [s for s in states if s.startswith(waits)]
     if not idle:
         return []

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sactory import metrics, sealed
-from sactory.errors import UserError
-from sactory.run_dir import RunDir, require_private, write_json
+from sactory.errors import RetryError, UserError
+from sactory.run_dir import RunDir, is_unreadable, require_private, write_json
 
 GREEDY = "greedy"
 COLLECT = "collect"
@@ -190,6 +190,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
     Raises:
         CorruptExport: The files are not what was written.
+        RetryError: They can't be read now; nothing proves that they are damaged.
         UserError: Another version of Sactory wrote it, or somebody else could have.
     """
     try:
@@ -198,8 +199,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         sealed.check_files(path, meta["files"], _NOT_HASHED)
     except sealed.OtherFormatError as e:
         raise UserError(f"the export {path} {e}") from e
+    except sealed.UnreadableError as e:
+        raise RetryError(f"the export {path} can't be used now: {e}") from e
     except sealed.DamagedError as e:
         raise CorruptExport(f"the export {path} is corrupt: {e}") from e
-    except OSError as e:  # it went away meanwhile, or the disk can't read it
-        raise CorruptExport(f"the export {path} is corrupt: {e.strerror}") from e
+    except OSError as e:
+        if is_unreadable(e):
+            raise RetryError(f"the export {path} can't be used now: {e.strerror}") from e
+        raise CorruptExport(f"the export {path} is corrupt: {e.strerror}") from e  # it went away
     return meta

@@ -23,12 +23,12 @@ from sactory.run_dir import RunDir
 def apply(run_dir: RunDir, run: settings.Run) -> None:
     """Applies every rule of a run; what can't be removed stays.
 
-    A disk that fails meanwhile is only logged: the caller's own work is done.
+    What fails meanwhile is only logged: the caller's own work is done.
     """
     try:
         _apply(run_dir, run)
-    except OSError as e:
-        logging.warning("what the run no longer keeps was not all removed: %s", e)
+    except Exception as e:  # a disk that fails, a log with a row of another kind
+        logging.warning("what the run no longer keeps was not all removed: %r", e)
 
 
 def _apply(run_dir: RunDir, run: settings.Run) -> None:

@@ -127,7 +127,7 @@ def _take_signals(stop: Stop, wakeup_fd: int, signals: list[signal.Signals], gra
         again = _next_signal(wakeup_fd, signals, began + grace - time.monotonic())
         if again is None:
             _say(f"not stopped within {grace:g} s; where every thread stands:")
-            _write(_where_threads_stand())
+            write(_where_threads_stand())
             os._exit(RETRY)
         if again == signal.SIGINT and time.monotonic() - began > _DUPLICATE_SECONDS:
             _say("SIGINT again: ending at once")
@@ -158,17 +158,21 @@ def _where_threads_stand() -> bytes:
 
 
 def _say(text: str) -> None:
-    _write(f"sactory: {text}\n".encode())
+    write(f"sactory: {text}\n".encode())
 
 
-def _write(data: bytes) -> None:
+def write(data: bytes, descriptor: int = 2) -> None:
     """Writes what the log takes at once: a pipe that nobody empties must not hold a stop up.
 
     Past Python's buffers, whose locks the stuck main thread may hold.
+
+    Args:
+        data: Whole lines.
+        descriptor: 1 or 2.
     """
     with contextlib.suppress(OSError):
-        while data and select.select([], [2], [], 0)[1]:
-            data = data[os.write(2, data[: select.PIPE_BUF]) :]
+        while data and select.select([], [descriptor], [], 0)[1]:
+            data = data[os.write(descriptor, data[: select.PIPE_BUF]) :]
 
 
 def wait_for(

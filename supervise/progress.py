@@ -75,7 +75,7 @@ class Console:
         if self._live is not None and self._live.is_started:
             try:
                 self._live.stop()
-            except OSError:
+            except (OSError, ValueError):
                 self._gone = True
 
 

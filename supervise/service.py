@@ -202,7 +202,7 @@ def _kill_named(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"service: {text}", flush=True)
+    supervision.write(f"service: {text}\n".encode(), 1)
 
 
 def main(argv: list[str]) -> int:

@@ -140,8 +140,12 @@ def ask_to_stop(root: Path, grace: float | None = None) -> None:
         root: The tree's directory.
         grace: Seconds until what is left is killed; None, or more than the tree has: the tree's.
     """
-    if not (root / STOP_FILE).exists():
+    if (root / STOP_FILE).exists():
+        return
+    try:
         write_atomic(root / STOP_FILE, "" if grace is None else f"{grace}\n")
+    except OSError:  # an empty file needs no room on the disk
+        (root / STOP_FILE).touch()
 
 
 def asked_grace(root: Path, longest: float) -> float:

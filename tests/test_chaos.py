@@ -238,7 +238,7 @@ def test_table_has_a_line_for_each_kind_and_one_for_all():
     ).splitlines()
     assert lines[2] == "| freeze | 1 | 1 | 4.0 | 4.0 | 9 | 9 | 0 | 0 |"
     assert lines[3] == "| signal | 2 | 1 | 2.0 | 2.0 | 3 | 3 | 0 | 0 |"
-    assert lines[4] == "| all | 3 | 2 | 4.0 | 4.0 | 5 | 9 | 0 | 0 |"
+    assert lines[4] == "| all | 3 | 2 | 3.0 | 4.0 | 5 | 9 | 0 | 0 |"
 
 
 def test_only_what_came_after_the_newest_checkpoints_may_be_lost():

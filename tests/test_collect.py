@@ -214,6 +214,28 @@ def test_rows_that_can_not_be_learned_from_are_not_sent(worker, caplog):
     assert caplog.text.count("refused a row") == 3
 
 
+def test_a_failed_writer_costs_no_row_that_was_not_sent(worker, monkeypatch):
+    monkeypatch.setattr("collect.worker._HOLD_SECONDS", 0.01)
+    failures = [RuntimeError("the connection broke"), RuntimeError("no server yet")]
+    flush, reopen = worker._writer.flush, worker._writer.reopen
+
+    def failing(original):
+        def call(*arguments):
+            if failures:
+                raise failures.pop()
+            return original(*arguments)
+
+        return call
+
+    monkeypatch.setattr(worker._writer, "flush", failing(flush))
+    monkeypatch.setattr(worker._writer, "reopen", failing(reopen))
+    worker._refresher.state = progress.RunState(0, 0, 0, 0, 0, 1.0)
+    worker._send([np.ones(worker._specs.row.size, np.float32)] * 3)
+    assert not failures and flush(20)
+    infos = client_lib.table_infos(worker._refresher._client)
+    assert infos is not None and infos[tables.REPLAY].current_size == 3
+
+
 @pytest.mark.parametrize(("length", "n_step"), [(1, 1), (1, 3), (8, 3)])
 def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
     """Nothing is sampled, so the limiter soon holds it; rows that aren't in the table are lost."""

@@ -137,12 +137,12 @@ def test_frozen_trainer_holds_the_collectors():
 
 def test_starting_trainer_is_no_fault_but_the_reason():
     starting = program("train", state="starting", up_seconds=12.0)
-    idle = [program("collect", w, "waiting for the first export") for w in (0, 1)]
+    idle = [program("collect", w, "waiting for an export") for w in (0, 1)]
     assert why(starting, *idle, state="starting", weights_age=None, blocked={}) == [
         "the trainer is starting, for 12 s now"
     ]
     idle[1]["state"] = "starting"
-    assert why(*idle, blocked={}) == ["2 of 2 collectors: waiting for the first export, starting"]
+    assert why(*idle, blocked={}) == ["2 of 2 collectors: waiting for an export, starting"]
 
 
 def test_weights_that_are_not_published():

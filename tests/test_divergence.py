@@ -7,7 +7,7 @@ import pytest
 
 from sactory import cli, supervision, weights
 from sactory import client as client_lib
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.metrics import MetricsWriter, read_log
 from sactory.progress import Book, Entry, Episode
 from sactory.run_dir import RunDir, read_json
@@ -130,12 +130,13 @@ def test_a_divergence_that_can_not_be_recorded_does_not_count(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("error", "exit_code", "state"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, None),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, None),
+        (OSError(errno.ENOSPC, "No space left on device"), supervision.RETRY, "stopped"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), supervision.RETRY, "stopped"),
+        (RetryError("can't be read now"), supervision.RETRY, "stopped"),
         (RuntimeError("3: /x; No space left on device"), supervision.RETRY, None),
         (client_lib.ServerGoneError("silent"), supervision.RETRY, "stopped"),
         (UserError("diverged again"), supervision.USER_ERROR, "failed"),
-        (OSError(errno.EACCES, "Permission denied"), None, None),
+        (OSError(errno.EACCES, "Permission denied"), None, "stopped"),
     ],
 )
 def test_what_the_program_makes_of_errors(tmp_path, monkeypatch, error, exit_code, state):

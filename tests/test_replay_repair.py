@@ -94,7 +94,14 @@ def watched(tmp_path):
         site = Site(make_run(tmp_path / "run")).start()
         stop, ended = Stop(), []
         parts = (site.run_dir, stop, site.heartbeat, site.client, site.checkpoints, site.limits)
-        thread = threading.Thread(target=lambda: ended.append(server._watch(*parts)))
+
+        def watch():
+            try:
+                ended.append(server._watch(*parts))
+            except server.StuckError as e:
+                ended.append(e)
+
+        thread = threading.Thread(target=watch)
         yield site, thread, ended
         stop.request("the test is over", 15)
         thread.join(30)
@@ -127,4 +134,5 @@ def test_a_server_that_never_answers_starts_anew(watched, monkeypatch):
     monkeypatch.setattr(server, "_SILENT_SECONDS", 0.0)
     thread.start()
     thread.join(30)
-    assert ended == [supervision.RETRY]
+    (error,) = ended
+    assert "has not answered" in str(error)

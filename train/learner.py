@@ -149,7 +149,7 @@ class Learner:
         return reason
 
     def _learn(self, block: Any) -> None:
-        metrics = {name: float(value) for name, value in self._update(block).items()}
+        metrics = self._update(block)
         self._train_step += self._learner.updates_per_call
         if not metrics.pop("finite"):
             bad = [name for name, value in metrics.items() if not np.isfinite(value)]
@@ -203,11 +203,17 @@ class Learner:
 
     def _export_and_save(self) -> None:
         # Collectors that start with no export to act with make no env steps for the next one.
-        lost = self._lost_due(time.monotonic()) and not policies.latest_export(self._run_dir)
+        lost = self._lost_due(time.monotonic()) and self._has_no_export()
         if self._export_due(self.book.env_steps) or lost:
             self.export()
         if self._save_due(time.monotonic()):
             self.save()
+
+    def _has_no_export(self) -> bool:
+        try:
+            return policies.latest_export(self._run_dir) is None
+        except OSError:  # the disk can't be read now
+            return False
 
     def export(self) -> None:
         """Hands the policy as it is now to the exporter."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import logging
 
 from sactory import config, cpus, settings, supervision
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, hold_lock, read_json
@@ -50,3 +50,7 @@ def main(argv: list[str]) -> int:
         heartbeat.update(error=str(e))
         heartbeat.close("stopped")
         return supervision.RETRY
+    except (RetryError, OSError) as e:
+        heartbeat.update(error=str(e))
+        heartbeat.close("stopped")
+        raise

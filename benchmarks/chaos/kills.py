@@ -2,8 +2,9 @@
 
     python -m benchmarks.chaos.kills
 
-For each seed one run is disturbed and one is not. A run that was interrupted resumes; results are
-benchmarks/results/kills/<kind>_<seed>.json, and what is there is not done again.
+For each seed one run is disturbed and one is not. Results are
+benchmarks/results/kills/<kind>_<seed>.json, and what is there is not done again; a run that was
+interrupted begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -118,6 +120,7 @@ def run(kind: str, seed: int, runs: Path, core: int) -> None:
     runs.mkdir(parents=True, exist_ok=True)
     os.sched_setaffinity(0, {core})
     place, load = runs / f"{kind}_{seed}", os.getloadavg()
+    shutil.rmtree(place, ignore_errors=True)
     counter = runs / f"{kind}_{seed}.count"
     counted_env.make_counter(counter)
     subject = Subject(place, "configs/tasks/cartpole_swingup.gin", settings(seed, counter))

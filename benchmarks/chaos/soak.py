@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks.chaos import faults
 from benchmarks.chaos.invariants import Observer
-from benchmarks.chaos.subject import ROOT, Counters, Saved, Subject, median
+from benchmarks.chaos.subject import ROOT, Counters, Saved, Subject
 from sactory.errors import UserError
 from sactory.flags import Flags, run_script
 from sactory.run_dir import read_json, write_json
@@ -147,7 +147,7 @@ def table(records: list[dict[str, Any]]) -> str:
         mine = [r for r in records if kind in (r["kind"], "all")]
         times = [r["seconds_to_recover"] for r in mine if r["seconds_to_recover"] is not None]
         cells = [kind, len(mine), len(times)]
-        cells += [f"{median(times):.1f}", f"{max(times):.1f}"] if times else ["-", "-"]
+        cells += [f"{statistics.median(times):.1f}", f"{max(times):.1f}"] if times else ["-", "-"]
         for lost in ("env_steps_lost", "updates_lost"):
             values = [r[lost] for r in mine]
             cells += [f"{statistics.mean(values):.0f}", max(values)] if values else ["-", "-"]
@@ -227,7 +227,9 @@ def _soak_and_report(place: Path, minutes: float, seed: int) -> int:
     write_json(RESULT, result)
     if violations:
         kept = place.with_name(place.name + "-kept")
-        shutil.copytree(place, kept, ignore=shutil.ignore_patterns("replay*", "supervise"))
+        shutil.copytree(
+            place, kept, ignore=shutil.ignore_patterns("replay", "replay_history", "supervise")
+        )
         print(f"the run's files are kept in {kept}")
     return 1 if violations else 0
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -117,9 +117,9 @@ class Subject:
         """
         if not self.run_dir.is_frozen:
             return self._last
-        now = status.collect(self.run_dir)
         is_told = isinstance(read_json(self.run_dir.status("train")), dict)
         server = read_json(self.run_dir.status("replay_server"))
+        now = status.collect(self.run_dir)
         is_server_told = isinstance(server, dict)
         last = self._last
         self._last = Counters(
@@ -205,9 +205,3 @@ def kill(pid: int, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def median(values: Sequence[float]) -> float | None:
-    """The middle value; None of nothing."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else None
