@@ -3,8 +3,8 @@
     python -m benchmarks.connections [--rounds=5] [--env_steps=2500]
 
 Raw: a writer that waits for each answer and a sampling stream, each by itself, segments of one row.
-End to end: whole runs of cheetah_run, one update a row; on one host those take the socket, so TLS is
-measured raw only. All ways take turns, and medians are compared with the plain port's. Results:
+End to end: whole runs of cheetah_run, one update a row; on one host those take the socket, so TLS
+is measured raw only. All ways take turns; medians are compared with the plain port's. Results:
 benchmarks/results/connections.json.
 """
 
