@@ -63,7 +63,9 @@ class Checkpoints:
             self._heartbeat.update(checkpoint_time=None, checkpoint_seconds=None)
         else:
             self._report(copy)
-            if copy.manifest.origin == SAVED:  # the warm-up is over, and nothing new to save
+            # The warm-up is over, and there is nothing new to save, unless others were damaged:
+            # then this may be the only whole copy.
+            if copy.manifest.origin == SAVED and not self._history.notes:
                 self._due = time.monotonic() + self._replay.checkpoint_seconds
         self._report_notes()
 
