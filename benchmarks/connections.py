@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.subject import ROOT, Subject
-from sactory import init_run
+from sactory import init_run, quiet
 from sactory.errors import UserError
 from sactory.flags import Flags, run_script
 from sactory.run_dir import RunDir, write_json
@@ -98,6 +98,7 @@ def raw(way: Way, seconds: float, place: Path) -> dict[str, float]:
 
 def client(run_dir: RunDir, seconds: float) -> None:
     """Inserts, then samples, each for some seconds, and prints the rates."""
+    quiet.set_environment()  # a proxy would cut gRPC off from the plain port
     import numpy as np
     import reverb
     import tensorflow as tf
