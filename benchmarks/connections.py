@@ -30,7 +30,11 @@ from sactory.run_dir import RunDir, write_json
 
 RESULT = ROOT / "benchmarks" / "results" / "connections.json"
 CONFIG = "configs/tasks/cheetah_run.gin"
-_FREE = ("replay.mode = 'async'", "replay.updates_per_row = None")
+_FREE = (
+    "replay.mode = 'async'",
+    "replay.updates_per_row = None",
+    "collect.Worker.random_steps = 100",
+)
 _BATCH, _WARM_UP_STEPS = 256, 1_500
 
 
