@@ -35,7 +35,7 @@ _FREE = (
     "replay.updates_per_row = None",
     "collect.Worker.random_steps = 100",
 )
-_BATCH, _WARM_UP_STEPS = 256, 1_500
+_BATCH, _WARM_UP_UPDATES = 256, 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +150,11 @@ def client(run_dir: RunDir, seconds: float) -> None:
 
 
 def end_to_end(way: Way, env_steps: int, place: Path) -> float:
-    """Env steps per second of a whole run, after its first ones."""
+    """Env steps per second of a whole run that trains."""
     settings = {
         "run.max_env_steps": 10_000_000,
         "replay_server.listen": way.listen,
+        "collect.Worker.random_steps": 1_000,
         "eval.Evaluator.every_env_steps": 1_000_000,
         "eval.Evaluator.video": False,
     }
@@ -162,7 +163,7 @@ def end_to_end(way: Way, env_steps: int, place: Path) -> float:
     subject.environment = way.environment
     subject.start()
     try:
-        first = subject.wait_until(lambda now: now.env_steps >= _WARM_UP_STEPS, 900)
+        first = subject.wait_until(lambda now: now.train_steps >= _WARM_UP_UPDATES, 900)
         began = time.monotonic()
         if first is None:
             raise UserError(f"the run did not begin: see {subject.console}")
