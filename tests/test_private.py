@@ -31,7 +31,12 @@ def export(directory):
 
 
 def test_tmp_is_no_danger_for_it_is_sticky(place):
-    require_private(export(place))
+    path = export(place)
+    assert place.parent.stat().st_mode & 0o1002 == 0o1002
+    require_private(path)
+    path.chmod(0o777)
+    with pytest.raises(UserError, match="write"):
+        require_private(path)
 
 
 @pytest.mark.parametrize("inner", [0o755, 0o700])
