@@ -93,12 +93,15 @@ class Pipe(asyncio.Protocol):
 
 
 def _notice_lost_hosts(connection: socket.socket) -> None:
-    """A host without power says no goodbye: without this its connections would live for ever."""
+    """Ends a connection that nothing has passed for 10 s, though something should have.
+
+    A host without power says no goodbye, and after a long cut the kernel's next attempt to send is
+    as far away as the cut was long: a new connection is there sooner.
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000)
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
