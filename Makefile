@@ -55,8 +55,8 @@ types: setup
 
 # benchmarks.learning takes hours and is run by itself.
 bench: setup
-	@for script in benchmarks/env_overhead.py benchmarks/learner.py; do \
-		echo "== $$script"; python "$$script" $(ARGS) || exit; done
+	@for script in benchmarks.env_overhead benchmarks.learner; do \
+		echo "== $$script"; python -m "$$script" $(ARGS) || exit; done
 
 chaos: setup
 	@python -m benchmarks.chaos.soak --minutes=$(MINUTES) $(ARGS)

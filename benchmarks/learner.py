@@ -1,12 +1,11 @@
 """Updates per second of the learner alone: K, XLA and threads, side by side.
 
-    python benchmarks/learner.py [--rounds 5] [--seconds 1.5] [--json FILE] [--only TEXT]
+    python -m benchmarks.learner [--rounds 5] [--seconds 1.5] [--json FILE] [--only TEXT]
 
 cheetah-run's sizes: 17 observations, 6 actions, 256x256 networks, batches of 256, one block that
-stays in memory. Every variant is a process of its own; all are started first and then measured in
-turn, round after round, so that a noisy machine hurts them alike. Rates are medians of the rounds,
-per second of wall clock and per second of CPU; only the latter means much on a busy machine.
-`limit` is the share of what a 256x256x256 product alone would allow, measured in the same rounds.
+stays in memory. Variants are measured in turn (`rounds`); on a busy machine only the rates per
+second of CPU mean much. `limit` is the share of what a 256x256x256 product alone would allow,
+measured in the same rounds.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import argparse
 import dataclasses
 import json
 import os
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks import rounds, worker
 
 OBSERVATIONS, ACTIONS, HIDDEN, BATCH = 17, 6, 256, 256
 
@@ -77,7 +75,7 @@ def update_flops() -> float:
 def build(variant: Variant) -> Callable[[], Any]:
     """What the worker of a variant calls; each call is `max(k, 1)` updates or 100 products."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: variant.cores])
+    worker.use_cores(variant.cores)
     import numpy as np
     import tensorflow as tf
 
@@ -116,100 +114,25 @@ def build(variant: Variant) -> Callable[[], Any]:
     return lambda: update(block)
 
 
-def work(variant: Variant) -> None:
-    """A worker: prints the first call's seconds, then a pair of rates for every line it reads."""
-    call = build(variant)
-    began = time.perf_counter()
-    call()
-    print(time.perf_counter() - began, flush=True)
-    call()
-    units = variant.k or 100
-    for line in sys.stdin:
-        calls, wall, cpu = 0, time.perf_counter(), time.process_time()
-        while time.perf_counter() - wall < float(line):
-            call()
-            calls += 1
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(json.dumps([units * calls / wall, units * calls / cpu]), flush=True)
+def contender(variant: Variant) -> rounds.Worker:
+    """The process that measures a variant."""
+    words = ("-m", "benchmarks.learner", "--worker", json.dumps(dataclasses.asdict(variant)))
+    return rounds.Worker(str(variant), (sys.executable, *words))
 
 
-class Worker:
-    """The parent's side of one variant's process."""
-
-    def __init__(self, variant: Variant):
-        self.variant = variant
-        self.rates: list[tuple[float, float]] = []
-        root = Path(__file__).resolve().parent.parent
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", json.dumps(dataclasses.asdict(variant))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(root)},
-        )
-        self.first_call = float(self._read())
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(
-                f"the worker of '{self.variant}' died: run it with --worker to see why"
-            )
-        return line
-
-    def measure(self, seconds: float) -> None:
-        """Runs the variant for a while."""
-        assert self._process.stdin is not None
-        print(seconds, file=self._process.stdin, flush=True)
-        self.rates.append(tuple(json.loads(self._read())))
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.communicate()
-
-
-def run(variants: list[Variant], rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Measures all variants in turn and returns one result for each."""
-    workers: list[Worker] = []
-    try:
-        workers.extend(Worker(variant) for variant in variants)
-        for _ in range(rounds):
-            for worker in workers:
-                worker.measure(seconds)
-    finally:
-        for worker in workers:
-            worker.close()
-    results = []
-    for worker in workers:
-        wall, cpu = (statistics.median(rates) for rates in zip(*worker.rates))
-        results.append(
-            {
-                "name": str(worker.variant),
-                **dataclasses.asdict(worker.variant),
-                "first_call_seconds": worker.first_call,
-                "per_second": wall,
-                "per_core_second": cpu,
-                "rounds": worker.rates,
-            }
-        )
-    return results
-
-
-def show(results: list[dict[str, Any]]) -> None:
+def show(results: list[tuple[Variant, rounds.Rates]]) -> None:
     """Prints the table."""
-    products = [r["per_core_second"] for r in results if r["k"] == 0]
+    products = [r.per_core_second for v, r in results if v.k == 0]
     limit = 2.0 * 256**3 * products[0] / update_flops() if products else float("nan")
     print(f"{update_flops() / 1e6:.0f} MFLOP an update; products alone: {limit:.0f} a core-second")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'variant':<44}{'first call':>11}{'per s':>8}{'per core-s':>12}{'limit':>8}")
-    for r in results:
-        if r["k"] == 0:
+    for variant, r in results:
+        if variant.k == 0:
             continue
-        rates = f"{r['per_second']:8.1f}{r['per_core_second']:12.1f}"
-        share = f"{r['per_core_second'] / limit:8.2f}"
-        print(f"{r['name']:<44}{r['first_call_seconds']:9.1f} s{rates}{share}")
+        rates = f"{r.per_second:8.1f}{r.per_core_second:12.1f}"
+        share = f"{r.per_core_second / limit:8.2f}"
+        print(f"{r.name:<44}{r.first_seconds:9.1f} s{rates}{share}")
 
 
 def main() -> None:
@@ -222,15 +145,15 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(Variant(**json.loads(args.worker)))
-        return
+        variant = Variant(**json.loads(args.worker))
+        worker.serve(build(variant), variant.k or 100)
     cores = len(os.sched_getaffinity(0))
     possible = [v for v in VARIANTS if v.cores <= cores]
-    results = run(
-        [v for v in possible if v == PRODUCT or args.only in str(v)], args.rounds, args.seconds
-    )
-    show(results)
+    chosen = [v for v in possible if v == PRODUCT or args.only in str(v)]
+    rates = rounds.measure([contender(v) for v in chosen], args.rounds, args.seconds)
+    show(list(zip(chosen, rates)))
     if args.json:
+        results = [{**dataclasses.asdict(v), **r.to_json()} for v, r in zip(chosen, rates)]
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
