@@ -1,6 +1,6 @@
 """What the environment adapter costs: microseconds a step, raw dm_control against Sactory's.
 
-    python benchmarks/env_overhead.py cheetah_run,cartpole_swingup
+    python -m benchmarks.env_overhead cheetah_run,cartpole_swingup
 
 Both run the same whole episodes, the automatic reset included, taking turns every few steps, so
 that noise of the machine hits both. CPU time of the process; each figure is the median over the
