@@ -9,6 +9,7 @@ benchmarks/results/learning/<task>_<seed>.json; `--table` prints them as Markdow
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -16,7 +17,9 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cores
 from sactory.flags import Flags, run_script
@@ -36,25 +39,57 @@ WANTED = {
 }
 
 
-def command(task: str, seed: int, run_dir: Path) -> list[str]:
-    """The run, to its end whatever it scores, without videos."""
-    settings = {
-        "run.seed": seed,
-        "run.max_env_steps": ENV_STEPS,
-        "run.stop_at_return": None,
-        "eval.Evaluator.video": False,
-    }
-    words = ["sactory", "run", f"configs/tasks/{task}.gin", "--run_dir", str(run_dir)]
-    return words + [word for k, v in settings.items() for word in ("--set", f"{k} = {v}")]
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to its end, whatever it scores.
+
+    Attributes:
+        task: The shipped file.
+        seed: `run.seed`.
+        env_steps: Where it ends.
+        settings: Further bindings, name to value.
+        suffix: Of its name, where settings differ.
+    """
+
+    task: str
+    seed: int
+    env_steps: int = ENV_STEPS
+    settings: tuple[tuple[str, Any], ...] = ()
+    suffix: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.task}{self.suffix}_{self.seed}"
+
+    def command(self, run_dir: Path | str) -> list[str]:
+        """What starts it, without videos."""
+        settings = {
+            "run.seed": self.seed,
+            "run.max_env_steps": self.env_steps,
+            "run.stop_at_return": None,
+            "eval.Evaluator.video": False,
+            **dict(self.settings),
+        }
+        words = ["sactory", "run", f"configs/tasks/{self.task}.gin", "--run_dir", str(run_dir)]
+        return words + [word for k, v in settings.items() for word in ("--set", f"{k} = {v}")]
 
 
-def train(task: str, seed: int, runs: Path, core: int) -> None:
+def train_all(jobs: Iterable[Job], runs: Path, results: Path) -> None:
+    """Trains what has no result yet, one run a core."""
+    runs.mkdir(parents=True, exist_ok=True)
+    results.mkdir(parents=True, exist_ok=True)
+    missing = [job for job in jobs if not (results / f"{job.name}.json").exists()]
+    cores.share(missing, lambda job, core: train(job, runs, results, core))
+
+
+def train(job: Job, runs: Path, results: Path, core: int) -> None:
     """Trains one seed on one core and stores what came of it."""
-    words = command(task, seed, runs / f"{task}_{seed}")
+    run_dir = RunDir(runs / job.name)
     load = os.getloadavg()
-    with open(runs / f"{task}_{seed}.console", "a") as console:
+    with open(runs / f"{job.name}.console", "a") as console:
         done = subprocess.run(
-            [sys.executable, "-m", "sactory.cli", *words[1:]],
+            [sys.executable, "-m", "sactory.cli", *job.command(run_dir.root)[1:]],
             cwd=ROOT,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -62,17 +97,16 @@ def train(task: str, seed: int, runs: Path, core: int) -> None:
             check=False,
         )
     if done.returncode:
-        print(f"{task} seed {seed}: exit code {done.returncode}, see {console.name}", flush=True)
+        print(f"{job.name}: exit code {done.returncode}, see {console.name}", flush=True)
         return
-    run_dir = RunDir(runs / f"{task}_{seed}")
     score = final_score(run_dir, core)
     rows = [row for row in read_log(run_dir.eval_log) if "export" in row]
     end = read_json(run_dir.done)
     made = read_json(run_dir.provenance)
-    words[words.index("--run_dir") + 1] = "R"
     result = {
-        "task": task,
-        "seed": seed,
+        "task": job.task,
+        "seed": job.seed,
+        "settings": dict(job.settings),
         "score": score,
         "curve": [[row["step"], round(row["episode_reward"], 1)] for row in rows],
         "ratio": end["ratio"],
@@ -82,10 +116,10 @@ def train(task: str, seed: int, runs: Path, core: int) -> None:
         "cores": 1,
         "load_at_start_and_end": [round(load[0], 1), round(os.getloadavg()[0], 1)],
         "commit": made["git"],
-        "command": shlex.join(words),
+        "command": shlex.join(job.command("R")),
     }
-    write_json(RESULTS / f"{task}_{seed}.json", result)
-    print(f"{task} seed {seed}: {result['score']:.0f} in {result['seconds']} s", flush=True)
+    write_json(results / f"{job.name}.json", result)
+    print(f"{job.name}: {score:.0f} in {result['seconds']} s", flush=True)
 
 
 def final_score(run_dir: RunDir, core: int) -> float:
@@ -131,12 +165,8 @@ def main(argv: list[str]) -> None:
     flags.boolean("table", False, "only print the table of what is there")
     args, _ = flags.parse(argv)
     if not args.table:
-        runs = Path(args.runs).resolve()
-        runs.mkdir(parents=True, exist_ok=True)
-        RESULTS.mkdir(parents=True, exist_ok=True)
         jobs = itertools.product(args.seeds.split(","), args.tasks.split(","))
-        missing = [(t, int(s)) for s, t in jobs if not (RESULTS / f"{t}_{s}.json").exists()]
-        cores.share(missing, lambda job, core: train(*job, runs, core))
+        train_all((Job(t, int(s)) for s, t in jobs), Path(args.runs).resolve(), RESULTS)
     print(table())
 
 
