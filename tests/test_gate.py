@@ -12,21 +12,17 @@ from pathlib import Path
 import portpicker
 import pytest
 
-from replay_server import isolation
 from replay_server.gate import choose_port
 from sactory import supervision, tls
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json, write_json
+from tests.marks import isolated_only, root_only
 
 pytestmark = pytest.mark.timeout(60)
 FAKE = str(Path(__file__).with_name("fake_gate.py"))
 ROOT = Path(__file__).parent.parent
 NETWORK = "replay_server.listen = 'network'"
 NOBODY = 65534
-isolated_only = pytest.mark.skipif(
-    isolation.refusal() is not None, reason="this system allows no network namespaces"
-)
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
 
 
 @pytest.fixture
