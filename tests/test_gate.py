@@ -117,6 +117,17 @@ def test_by_default_only_a_private_socket_leads_in(run_dir, open_gate):
 
 
 @isolated_only
+def test_reverb_gives_up_dead_connections_within_seconds():
+    ask = (
+        "import os; from replay_server import isolation; isolation.enter(); "
+        "path = '/proc/sys/net/ipv4/tcp_retries2'; "
+        "print(open(path).read() if os.access(path, os.W_OK) else 'read-only')"
+    )
+    told = subprocess.check_output([sys.executable, "-c", ask], text=True, cwd=ROOT).strip()
+    assert told in ("5", "read-only")
+
+
+@isolated_only
 @root_only
 def test_another_user_of_the_host_gets_no_connection(run_dir, open_gate):
     open_gate(run_dir)
