@@ -102,8 +102,7 @@ def work(kind: str, run_dir: RunDir, server_pid: int) -> None:
         for start in range(0, _ROWS, num_envs):
             while not writer.flush(10.0):
                 continue
-            for row in rows[start : start + num_envs]:
-                writer.add(row)
+            writer.add(rows[start : start + num_envs])
             if meter:
                 meter.add(num_envs)
 
