@@ -52,6 +52,8 @@ def main(argv: list[str]) -> int:
     print(tables.costs_table(costs))
     for title, situation in tables.SITUATIONS.items():
         print(f"\n{title}\n\n{tables.predictions_table(costs, situation)}")
+    often = tables.predictions_table(costs, tables.SITUATIONS[tables.SLOW_SEGMENTS], 0.25)
+    print(f"\n{tables.SLOW_SEGMENTS}, a look every 0.25 s\n\n{often}")
     if args.check:
         before = _circumstances()
         counts = [int(count) for count in args.collectors]

@@ -14,13 +14,14 @@ from typing import Any
 from benchmarks.rounds import ROOT
 from benchmarks.scaling.model import Costs, Situation, loads, predict
 from benchmarks.scaling.site import Site, cpu_seconds, environment
+from collect.refresher import interval
 from sactory import policies
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json
 
-_STEP_SECONDS = 0.04
+_STEP_SECONDS = 0.05
 _PER_PROCESS = 8
-_UPDATES_PER_ROW = 0.25
+_UPDATES_PER_ROW = 0.1
 _HIDDEN = 64
 _UPDATES_PER_CALL = 1
 _OVERRIDES = (
@@ -86,6 +87,7 @@ def _predicted(costs: Costs, count: int, measured: Measured) -> Measured:
     situation = Situation(
         collectors=count,
         rows_per_second=1 / _STEP_SECONDS,
+        refresh_seconds=interval(None, count),
         updates_per_row=_UPDATES_PER_ROW,
         sync=False,
         updates_per_call=_UPDATES_PER_CALL,

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.scaling.model import Cost, Costs, Line, Situation, batch, predict
+from collect.refresher import interval
 
 COLLECTORS = (1, 10, 100, 1000)
 CHEAP, SLOW = 2_000.0, 20.0  # rows per second of a collector
 
+SLOW_SEGMENTS = "free-running, slow simulator, segments of 16"
+_SLOW = Situation(1, SLOW, updates_per_row=None, sync=False)
 SITUATIONS = {
     "one update a row, cheap simulator": Situation(1, CHEAP),
     "one update a row, slow simulator": Situation(1, SLOW),
-    "free-running, slow simulator": Situation(1, SLOW, updates_per_row=None, sync=False),
-    "free-running, slow simulator, segments of 16": Situation(
-        1, SLOW, segment_length=16, updates_per_row=None, sync=False
+    "free-running, slow simulator": _SLOW,
+    SLOW_SEGMENTS: replace(_SLOW, segment_length=16),
+    "free-running, slow simulator, segments of 16, 1024x1024": replace(
+        _SLOW, segment_length=16, weight_bytes=4.32e6, update_seconds=12 / 149
     ),
-    "free-running, slow simulator, 1024x1024": Situation(
-        1, SLOW, updates_per_row=None, sync=False, weight_bytes=4.3e6, update_seconds=12 / 149
+    "free-running, cheap simulator, segments of 16": replace(
+        _SLOW, rows_per_second=CHEAP, segment_length=16
     ),
-    "free-running, cheap simulator, segments of 16": Situation(
-        1, CHEAP, segment_length=16, updates_per_row=None, sync=False
+    "free-running, cheap simulator, segments of 64": replace(
+        _SLOW, rows_per_second=CHEAP, segment_length=64
     ),
 }
 
@@ -62,11 +67,12 @@ def costs_table(costs: Costs) -> str:
     return _markdown(head, rows)
 
 
-def predictions_table(costs: Costs, situation: Situation) -> str:
-    """What 1 to 1000 collectors reach."""
+def predictions_table(costs: Costs, situation: Situation, refresh: float | None = None) -> str:
+    """What 1 to 1000 collectors reach, with `collect.refresh_seconds` as `refresh` says."""
     rows = []
     for count in COLLECTORS:
-        told = predict(costs, dataclasses.replace(situation, collectors=count))
+        seconds = interval(refresh, count)
+        told = predict(costs, replace(situation, collectors=count, refresh_seconds=seconds))
         shares = [f"{100 * told.loads[name]:.0f} %" for name in told.loads]
         rates = [f"{told.rows_per_second:.0f}", f"{told.updates_per_second:.0f}"]
         rows.append([str(count), *rates, *shares, told.rows_limit, told.updates_limit])
