@@ -23,6 +23,19 @@ from sactory.tables import PROGRESS, REPLAY, STATE
 # Episodes go out with several reports: one lost report loses none.
 _EPISODES_KEPT = 16
 _LAST_REPORT_SECONDS = 5.0
+# A round costs the server 1 to 3 ms; all collectors together make so many a second.
+_SECONDS, _ROUNDS_PER_SECOND = 0.25, 128
+_FIRST_SECONDS = 1.0
+
+
+def interval(chosen: float | None, collectors: int) -> float:
+    """Seconds between two rounds of one of so many collectors.
+
+    Args:
+        chosen: The user's `collect.refresh_seconds`, or None.
+        collectors: Of the run.
+    """
+    return max(_SECONDS, collectors / _ROUNDS_PER_SECOND) if chosen is None else chosen
 
 
 class Refresher:
@@ -50,6 +63,7 @@ class Refresher:
         self._run_dir, self._stop, self._worker = run_dir, stop, worker
         self._client, self._watchdog = client, client_lib.Watchdog(client, run_dir)
         self._seconds, self._segment_length = seconds, segment_length
+        self._acts = False
         self._incarnation = time.time_ns()  # unlike any other start of this worker
         self._rows = self._env_steps = self._reported = 0
         self._episodes: deque[progress.Episode] = deque()
@@ -84,8 +98,8 @@ class Refresher:
         return time.monotonic() - self._state_changed
 
     def set_version(self, version: weights.Version) -> None:
-        """Says which weights the worker has from elsewhere (an export)."""
-        self._version = version
+        """Says which weights the worker has from elsewhere (an export), and that it acts now."""
+        self._version, self._acts = version, True
 
     def take_weights(self) -> tuple[weights.Version, np.ndarray] | None:
         """Weights newer than the worker's, once; None if there are none."""
@@ -93,7 +107,7 @@ class Refresher:
         return fetched
 
     def _loop(self) -> None:
-        while not self._stop.wait(self._seconds):
+        while not self._stop.wait(self._pause):
             try:
                 self._round()
             except RuntimeError as e:  # the server went away between the probe and the call
@@ -101,6 +115,11 @@ class Refresher:
             except Exception as e:  # whatever it is must end the worker, not only this thread
                 self.error = e
                 return
+
+    @property
+    def _pause(self) -> float:
+        # The end of the random steps and the first policy are heard of soon, however many wait.
+        return self._seconds if self._acts else min(self._seconds, _FIRST_SECONDS)
 
     def report_now(self) -> None:
         """Sends the last totals, within a time limit: a lost server must not hold up the end."""

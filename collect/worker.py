@@ -13,7 +13,7 @@ import reverb
 from absl import logging
 
 from collect.adder import NStepAdder
-from collect.refresher import Refresher
+from collect.refresher import Refresher, interval
 from collect.slots import Slots
 from collect.writer import SegmentWriter
 from sactory import damaged_exports, policies, progress, settings, supervision, weights
@@ -75,7 +75,7 @@ class Worker:
             client,
             stop.event,
             worker,
-            settings.Collect().refresh_seconds,
+            interval(settings.Collect().refresh_seconds, settings.Run().num_collectors),
             replay.segment_length,
         )
         self._actor: Actor | None = None

@@ -201,8 +201,8 @@ class Collect:
 
     cpus: Optional[int] = field(None, low=1, unit="cores")
     """Cores that each collector may use; None: chosen from the machine's."""
-    refresh_seconds: float = field(0.25, above=0, unit="seconds")
-    """Between two looks for newer weights."""
+    refresh_seconds: Optional[float] = field(None, above=0, unit="seconds")
+    """Between two looks for newer weights; None: 0.25, or longer for more than 32 collectors."""
 
 
 @configurable("collect.Worker")

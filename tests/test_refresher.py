@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reverb
 
-from collect.refresher import Refresher
+from collect.refresher import Refresher, interval
 from sactory import client as client_lib
 from sactory import tables, weights
 from sactory.progress import RunState
@@ -25,6 +25,36 @@ def refresher(tmp_path):
     client = reverb.Client(f"127.0.0.1:{server.port}")
     yield Refresher(run_dir, client, threading.Event(), 0, 60.0, 1)
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "collectors", "seconds"),
+    [(None, 1, 0.25), (None, 32, 0.25), (None, 64, 0.5), (None, 1024, 8.0), (2.0, 1024, 2.0)],
+)
+def test_many_collectors_look_less_often(chosen, collectors, seconds):
+    assert interval(chosen, collectors) == pytest.approx(seconds)
+
+
+class Pauses(threading.Event):
+    """A stop that comes after a number of pauses, none of which takes time."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count, self.taken = count, []
+
+    def wait(self, timeout=None):
+        self.taken.append(timeout)
+        return len(self.taken) > self.count
+
+
+def test_a_worker_without_a_policy_looks_often(refresher):
+    refresher._stop = Pauses(2)
+    refresher._loop()
+    assert max(refresher._stop.taken) <= 1.0
+    refresher.set_version(weights.Version(1, 0))
+    refresher._stop = Pauses(2)
+    refresher._loop()
+    assert refresher._stop.taken == [60.0] * 3
 
 
 def tell(refresher, state):

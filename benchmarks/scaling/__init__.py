@@ -1,0 +1,1 @@
+"""How a run scales: unit costs, a model of them, its predictions and their check."""
