@@ -116,7 +116,7 @@ def client(run_dir: RunDir, seconds: float) -> None:
     assert connected is not None
     size = Specs.load(run_dir).row.size
     writer = SegmentWriter(connected, 1, size)
-    row = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    row = np.random.default_rng(0).normal(size=(1, size)).astype(np.float32)
 
     def insert() -> None:
         while not writer.flush(10.0):

@@ -24,8 +24,8 @@ class Measured(Protocol):
 
     name: str
 
-    def measure(self, seconds: float) -> dict[str, float]:
-        """Works for a while; `per_second` and `per_core_second`."""
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """Works for a while; `per_second`, `per_core_second` and perhaps `per_unit`."""
         ...
 
     def close(self) -> None:
@@ -69,14 +69,14 @@ class Worker:
         if self.first_seconds is None:
             self.first_seconds = self._read()["first_seconds"]
 
-    def measure(self, seconds: float) -> dict[str, float]:
+    def measure(self, seconds: float) -> dict[str, Any]:
         """Lets it work for a while."""
         self.wait()
         assert self._process.stdin is not None
         print(seconds, file=self._process.stdin, flush=True)
         return self._read()
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -102,6 +102,7 @@ class Rates:
         per_core_second: Median rate, by the CPU time of its processes.
         first_seconds: Until its first unit of work; None where that means nothing.
         rounds: Each round's two rates.
+        per_unit: Medians of what else a unit took, by name.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Rates:
     per_core_second: float
     first_seconds: float | None
     rounds: list[tuple[float, float]]
+    per_unit: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON value."""
@@ -123,24 +125,27 @@ def measure(contenders: Sequence[Measured], rounds: int, seconds: float) -> list
         rounds: Measurements of each.
         seconds: Length of one.
     """
-    measured: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    measured: list[list[dict[str, Any]]] = [[] for _ in contenders]
     try:
         for contender in contenders:  # nobody compiles while another is measured
             if isinstance(contender, Worker):
                 contender.wait()
         for _ in range(rounds):
-            for contender, rates in zip(contenders, measured):
-                one = contender.measure(seconds)
-                rates.append((one["per_second"], one["per_core_second"]))
+            for contender, results in zip(contenders, measured):
+                results.append(contender.measure(seconds))
     finally:
         for contender in contenders:
             contender.close()
-    return [
-        Rates(
-            contender.name,
-            *(statistics.median(values) for values in zip(*rates)),
-            getattr(contender, "first_seconds", None),
-            rates,
-        )
-        for contender, rates in zip(contenders, measured)
-    ]
+    return [_rates(contender, results) for contender, results in zip(contenders, measured)]
+
+
+def _rates(contender: Measured, results: list[dict[str, Any]]) -> Rates:
+    rounds = [(one["per_second"], one["per_core_second"]) for one in results]
+    more = [one.get("per_unit", {}) for one in results]
+    return Rates(
+        contender.name,
+        *(statistics.median(rates) for rates in zip(*rounds)),
+        getattr(contender, "first_seconds", None),
+        rounds,
+        {name: statistics.median(one[name] for one in more) for name in more[0]},
+    )

@@ -14,7 +14,7 @@ from absl import logging
 
 from collect.adder import NStepAdder
 from collect.refresher import Refresher, interval
-from collect.slot import Slot
+from collect.slots import Slots
 from collect.writer import SegmentWriter
 from sactory import damaged_exports, policies, progress, settings, supervision, weights
 from sactory.actor import Actor
@@ -62,15 +62,12 @@ class Worker:
         self._actor_seed = int(self._random.integers(2**31))
         num_envs = self._settings.num_envs
         fields = dict(specs.row.fields)
-        span = specs.row.span("observation")
-        self._observations = np.zeros((num_envs, span.stop - span.start), np.float32)
         self._action_shape = (num_envs, *fields["action"])
-        self._slots = []
-        for i, seed in enumerate(seeds.generate_state(num_envs)):
-            env = load_for_run(run_dir, int(seed))
+        envs = [load_for_run(run_dir, int(seed)) for seed in seeds.generate_state(num_envs)]
+        for env in envs:
             check_env_matches(specs, env)
-            adder = NStepAdder(specs.row, replay.n_step, replay.gamma)
-            self._slots.append(Slot(env, specs, adder, self._observations[i]))
+        adder = NStepAdder(specs.row, replay.n_step, replay.gamma, num_envs)
+        self._slots = Slots(envs, specs, adder)
         self._specs = specs
         self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)
         self._refresher = Refresher(
@@ -153,11 +150,11 @@ class Worker:
     def _sensors(self) -> np.ndarray | dict[str, np.ndarray]:
         """The batch of observations as the policy takes it."""
         if not isinstance(self._specs.observation, dict):
-            return self._observations
+            return self._slots.observations
         parts, start = {}, 0
         for key, spec in self._specs.observation.items():
             size = int(np.prod(spec.shape))
-            part = self._observations[:, start : start + size]
+            part = self._slots.observations[:, start : start + size]
             parts[key] = part.reshape((-1, *spec.shape))
             start += size
         return parts
@@ -178,35 +175,33 @@ class Worker:
         self._heartbeat.update(state="waiting for an export")
         return None
 
-    def _step(self, actions: np.ndarray) -> list[np.ndarray]:
-        """One step of every environment; the rows that are whole now, time-major."""
+    def _step(self, actions: np.ndarray) -> np.ndarray:
+        """One step of every environment; the rows that are whole now `[M, N]`, time-major."""
         began = time.perf_counter()
-        whole = []
-        for slot, action in zip(self._slots, actions):
-            rows, episode = slot.step(action, self._version.train_step)
-            whole += rows
-            if episode is not None:
-                self._refresher.add_episode(progress.Episode(sequence=self._episodes, **episode))
-                self._episodes += 1
+        rows, episodes = self._slots.step(actions, self._version.train_step)
+        for episode in episodes:
+            self._refresher.add_episode(progress.Episode(sequence=self._episodes, **episode))
+            self._episodes += 1
         self._batches += 1
-        count = len(self._slots)
+        count = self._settings.num_envs
         self._refresher.count(count, count * self._specs.env["action_repeat"])
         self._seconds["env"] += time.perf_counter() - began
-        return whole
+        return rows
 
-    def _send(self, rows: list[np.ndarray]) -> None:
-        """Hands rows to the writer, if they can be learned from."""
+    def _send(self, rows: np.ndarray) -> None:
+        """Hands rows `[M, N]` to the writer, if they can be learned from."""
         began = time.perf_counter()
         self._wait_for_room()
-        for row in rows:
-            if not sound(row):  # the policy's action, or a sum of rewards
+        if not sound(rows.ravel()):  # the policy's action, or a sum of rewards
+            fit = sound(rows)
+            for row in rows[~fit]:
                 self._refused += 1
                 logging.error("refused a row: it holds %s: %s", UNSOUND, row)
-                continue
-            try:
-                self._writer.add(row)
-            except RuntimeError as e:
-                self._renew_writer(e)
+            rows = rows[fit]
+        try:
+            self._writer.add(rows)
+        except RuntimeError as e:
+            self._renew_writer(e)
         self._seconds["writer"] += time.perf_counter() - began
 
     def _wait_for_room(self) -> None:
@@ -238,11 +233,11 @@ class Worker:
         if now - self._said < 1.0:
             return
         self._said = now
-        steps = max(1, self._batches * len(self._slots))
+        steps = max(1, self._batches * self._settings.num_envs)
         state = self._refresher.state
         self._heartbeat.progress(steps * self._specs.env["action_repeat"])
         values = {
-            "refused_steps": self._refused + sum(slot.refused for slot in self._slots),
+            "refused_steps": self._refused + self._slots.refused,
             "policy_age": state.train_step - self._version.train_step
             if state and self._actor
             else 0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import reverb
 from absl import logging
@@ -26,6 +28,7 @@ class SegmentWriter:
         self._client = client
         self._segment = np.empty((segment_length, row_size), np.float32)
         self._filled = 0
+        self._full: deque[np.ndarray] = deque()
         self._confirmed = True
         self._writer = self._open()
 
@@ -34,16 +37,25 @@ class SegmentWriter:
         writer.configure((0,), num_keep_alive_refs=1, max_chunk_length=1)
         return writer
 
-    def add(self, row: np.ndarray) -> None:
-        """Adds one row, float32 `[row_size]`; sends the segment when it is full."""
-        self._segment[self._filled] = row
-        self._filled += 1
-        if self._filled < len(self._segment):
-            return
-        self._filled = 0
-        self._writer.append([self._segment.copy()])
-        self._writer.create_item(REPLAY, 1.0, self._writer.history[0][-1])
-        self._confirmed = False
+    def add(self, rows: np.ndarray) -> None:
+        """Adds rows, float32 `[M, row_size]`, and sends the segments that are full.
+
+        Raises:
+            RuntimeError: The writer has failed; what it was not given yet goes with the next rows.
+        """
+        length = len(self._segment)
+        while len(rows):
+            taken = rows[: length - self._filled]
+            self._segment[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rows = rows[len(taken) :]
+            if self._filled == length:
+                self._full.append(self._segment.copy())
+                self._filled = 0
+        while self._full:
+            self._confirmed = False
+            self._writer.append([self._full.popleft()])
+            self._writer.create_item(REPLAY, 1.0, self._writer.history[0][-1])
 
     def flush(self, timeout: float) -> bool:
         """Waits until the server has every segment that was sent.

@@ -7,6 +7,7 @@ it opened before stay where they are: they are the only way in.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -14,6 +15,7 @@ import socket
 import struct
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_RETRANSMISSIONS = 5  # 13 s
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 
 
@@ -58,9 +60,12 @@ def enter() -> None:
         _unshare(_CLONE_NEWNET)
     except PermissionError:
         _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
-        _write("setgroups", "deny")
-        _write("uid_map", f"{uid} {uid} 1")
-        _write("gid_map", f"{gid} {gid} 1")
+        _write("self/setgroups", "deny")
+        _write("self/uid_map", f"{uid} {uid} 1")
+        _write("self/gid_map", f"{gid} {gid} 1")
+    # Reverb would hold on to a dead connection for a quarter of an hour, and answer it first.
+    with contextlib.suppress(OSError):  # some containers have it read-only
+        _write("sys/net/ipv4/tcp_retries2", str(_RETRANSMISSIONS))
     with socket.socket() as s:
         fcntl.ioctl(s, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING))
 
@@ -73,5 +78,5 @@ def _unshare(flags: int) -> None:
 
 
 def _write(name: str, text: str) -> None:
-    with open(f"/proc/self/{name}", "w") as f:
+    with open(f"/proc/{name}", "w") as f:
         f.write(text)

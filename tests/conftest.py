@@ -1,6 +1,9 @@
 """What every test shares: a quiet TensorFlow and no settings left over from another test."""
 
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +27,12 @@ def no_settings_left_over():
     config.clear()
     yield
     config.clear()
+
+
+@pytest.fixture
+def public_place():
+    """A directory in /tmp that others can look into; pytest's own are private."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)

@@ -72,7 +72,7 @@ class Site:
     def write(self, rows):
         writer = SegmentWriter(self.client, self.replay.segment_length, ROW.size)
         for r in rows:
-            writer.add(r)
+            writer.add(r[None])
         assert writer.flush(20)
 
     def write_item(self, array, priority=1.0, table=tables.REPLAY):

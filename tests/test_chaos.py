@@ -15,9 +15,9 @@ import pytest
 from benchmarks.chaos import counted_env, cut, faults, soak
 from benchmarks.chaos.invariants import Observer, check_logs, check_setbacks
 from benchmarks.chaos.subject import Counters, Saved, Subject
-from replay_server import isolation
 from sactory import trainer_checkpoints
 from sactory.run_dir import write_json
+from tests.marks import isolated_only
 
 WELL = Counters(1000, 500, 1000, {"replay_server": 1, "collect_0": 2, "train": 3, "eval": 4})
 
@@ -169,9 +169,6 @@ def test_a_frozen_program_goes_on_afterwards(subject, monkeypatch):
         child.kill()
 
 
-needs_isolation = pytest.mark.skipif(
-    isolation.refusal() is not None, reason="this host refuses network namespaces"
-)
 ISOLATED = """
 import socket, sys
 from replay_server import isolation
@@ -188,7 +185,7 @@ for _ in sys.stdin:
 """
 
 
-@needs_isolation
+@isolated_only
 def test_a_cut_port_takes_no_connections_until_it_is_mended():
     words = [sys.executable, "-c", ISOLATED]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:

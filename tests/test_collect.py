@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 
 from collect.adder import NStepAdder
 from collect.main import take_worker_id
-from collect.slot import BadStepError, Slot
+from collect.slots import BadStepError, Slots
 from collect.worker import Worker
 from sactory import client as client_lib
 from sactory import progress, settings, supervision, tables
@@ -65,26 +65,29 @@ class Scripted(py_environment.PyEnvironment):
         return step._replace(**fault)
 
 
-def make_slot(faults=None, n_step=1, terminal=False):
-    env = Scripted(faults, terminal)
-    specs = Specs.of_env(env, settings.Env(name="python:a:b"))
-    out = np.zeros(2, np.float32)
-    return Slot(env, specs, NStepAdder(specs.row, n_step, 0.9), out), specs, out
+def make_slots(faults=None, n_step=1, terminal=False, others=0):
+    """One environment with these faults, and others without."""
+    envs = [Scripted(faults, terminal), *(Scripted() for _ in range(others))]
+    for number, env in enumerate(envs):
+        env.total = 1000 * number
+    specs = Specs.of_env(envs[0], settings.Env(name="python:a:b"))
+    return Slots(envs, specs, NStepAdder(specs.row, n_step, 0.9, len(envs))), specs
 
 
-def play(slot, steps):
+def play(slots, steps):
     rows, episodes = [], []
     for t in range(steps):
-        new, episode = slot.step(np.array([t / 10], np.float32), policy_step=7)
-        rows += new
-        episodes += [episode] if episode else []
+        actions = np.full((len(slots.observations), 1), t / 10, np.float32)
+        new, ended = slots.step(actions, policy_step=7)
+        rows += list(new)
+        episodes += ended
     return rows, episodes
 
 
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_no_row_joins_two_episodes(n_step):
-    slot, specs, _ = make_slot(n_step=n_step)
-    rows, episodes = play(slot, 3 * LENGTH)
+    slots, specs = make_slots(n_step=n_step)
+    rows, episodes = play(slots, 3 * LENGTH)
     assert len(rows) == 3 * LENGTH
     for row in specs.row.unpack(np.stack(rows)).items():
         assert np.isfinite(row[1]).all()
@@ -98,8 +101,8 @@ def test_no_row_joins_two_episodes(n_step):
 
 def test_time_limit_bootstraps_and_terminal_does_not():
     for terminal in (False, True):
-        slot, specs, _ = make_slot(terminal=terminal)
-        rows, _ = play(slot, LENGTH)
+        slots, specs = make_slots(terminal=terminal)
+        rows, _ = play(slots, LENGTH)
         discount = specs.row.unpack(np.stack(rows))["discount"]
         np.testing.assert_allclose(discount[:-1], 0.9)
         np.testing.assert_allclose(discount[-1], 0.0 if terminal else 0.9)
@@ -121,19 +124,39 @@ def test_time_limit_bootstraps_and_terminal_does_not():
     ],
 )
 def test_a_bad_step_is_refused_by_name_and_a_new_episode_begins(fault, message, caplog):
-    slot, _, out = make_slot({2: fault}, n_step=3)
-    rows, episodes = play(slot, 2 + LENGTH)
-    assert slot.refused == 1
-    assert caplog.records and pytest.approx(0) == out[0]
+    slots, _ = make_slots({2: fault}, n_step=3)
+    rows, episodes = play(slots, 2 + LENGTH)
+    assert slots.refused == 1
+    assert caplog.records and pytest.approx(0) == slots.observations[0, 0]
     assert len(rows) == LENGTH  # of the cut episode no window was whole
     assert np.isfinite(np.stack(rows)).all()
     assert len(episodes) == 1
     assert re.search(message, caplog.text)
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_bad_step_costs_the_other_environments_nothing(n_step):
+    faults = {
+        2: {"observation": np.array([np.nan, 0], np.float32)},
+        3: {"reward": np.float32("inf")},
+        4: {"raises": ArithmeticError("it blew up")},
+    }
+    slots, _ = make_slots(faults, n_step, others=2)
+    rows, episodes = play(slots, 3 * LENGTH)
+    assert slots.refused == 3 and len(episodes) == 2 * 3 + 2
+    rows = np.stack(rows)
+    assert np.isfinite(rows).all()
+    expected = np.stack(play(make_slots(n_step=n_step)[0], 3 * LENGTH)[0])
+    for number in (1, 2):
+        mine = rows[rows[:, 1] // 1000 == number]
+        np.testing.assert_allclose(
+            mine - expected, [[0, 1000 * number, 0, 0, 0, 0, 1000 * number, 0]] * 12
+        )
+
+
 def test_an_environment_may_reuse_its_buffer():
-    slot, specs, _ = make_slot()
-    buffer, env = np.zeros(2, np.float32), slot._env
+    slots, specs = make_slots()
+    buffer, env = np.zeros(2, np.float32), slots._envs[0]
 
     def reused(step):
         buffer[:] = step.observation
@@ -141,7 +164,7 @@ def test_an_environment_may_reuse_its_buffer():
 
     whole_step, whole_reset = env._step, env._reset
     env._step, env._reset = lambda a: reused(whole_step(a)), lambda: reused(whole_reset())
-    rows, _ = play(slot, LENGTH)
+    rows, _ = play(slots, LENGTH)
     fields = specs.row.unpack(np.stack(rows))
     assert (fields["next_observation"][:, 0] == fields["observation"][:, 0] + 1).all()
 
@@ -160,20 +183,20 @@ def test_an_environment_that_never_starts_well_is_an_error(reset):
     env._reset = reset
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
     with pytest.raises(BadStepError, match="three resets in a row"):
-        Slot(env, specs, NStepAdder(specs.row, 1, 0.9), np.zeros(2, np.float32))
+        Slots([env], specs, NStepAdder(specs.row, 1, 0.9, 1))
 
 
 def test_a_reset_that_raises_is_tried_again(caplog):
-    slot, _, _ = make_slot()
-    whole, tries = slot._env._reset, []
+    slots, _ = make_slots()
+    whole, tries = slots._envs[0]._reset, []
 
     def reset():
         tries.append(1)
         return failing_reset() if len(tries) < 3 else whole()
 
-    slot._env._reset = reset
-    rows, episodes = play(slot, LENGTH)
-    assert (len(rows), len(episodes), len(tries), slot.refused) == (LENGTH, 1, 3, 2)
+    slots._envs[0]._reset = reset
+    rows, episodes = play(slots, LENGTH)
+    assert (len(rows), len(episodes), len(tries), slots.refused) == (LENGTH, 1, 3, 2)
     assert "reset() raised RuntimeError: physics" in caplog.text
 
 
@@ -191,7 +214,7 @@ def worker(tmp_path):
 
 def test_an_environment_that_fails_for_good_ends_the_worker(worker):
     """dm_control's PhysicsError is a RuntimeError, as what a failed writer raises."""
-    env = worker._slots[0]._env
+    env = worker._slots._envs[0]
     env._step, env._reset = lambda action: failing_reset(), failing_reset
     worker._refresher.state = progress.RunState(0, 0, 0, 0, 0, 1.0)
     worker._refresher.start = lambda: None
@@ -203,7 +226,7 @@ def test_rows_that_can_not_be_learned_from_are_not_sent(worker, caplog):
     good = np.ones(worker._specs.row.size, np.float32)
     bad = [good.copy() for _ in range(3)]
     bad[0][0], bad[1][1], bad[2][2] = np.nan, -np.inf, 2 * LIMIT
-    worker._send([good, *bad, good])
+    worker._send(np.stack([good, *bad, good]))
     assert worker._writer.flush(20)
     infos = client_lib.table_infos(worker._refresher._client)
     assert infos is not None and infos[tables.REPLAY].current_size == 2
@@ -230,7 +253,7 @@ def test_a_failed_writer_costs_no_row_that_was_not_sent(worker, monkeypatch):
     monkeypatch.setattr(worker._writer, "flush", failing(flush))
     monkeypatch.setattr(worker._writer, "reopen", failing(reopen))
     worker._refresher.state = progress.RunState(0, 0, 0, 0, 0, 1.0)
-    worker._send([np.ones(worker._specs.row.size, np.float32)] * 3)
+    worker._send(np.ones((3, worker._specs.row.size), np.float32))
     assert not failures and flush(20)
     infos = client_lib.table_infos(worker._refresher._client)
     assert infos is not None and infos[tables.REPLAY].current_size == 3

@@ -12,21 +12,17 @@ from pathlib import Path
 import portpicker
 import pytest
 
-from replay_server import isolation
 from replay_server.gate import choose_port
 from sactory import supervision, tls
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json, write_json
+from tests.marks import isolated_only, root_only
 
 pytestmark = pytest.mark.timeout(60)
 FAKE = str(Path(__file__).with_name("fake_gate.py"))
 ROOT = Path(__file__).parent.parent
 NETWORK = "replay_server.listen = 'network'"
 NOBODY = 65534
-isolated_only = pytest.mark.skipif(
-    isolation.refusal() is not None, reason="this system allows no network namespaces"
-)
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
 
 
 @pytest.fixture
@@ -118,6 +114,17 @@ def test_by_default_only_a_private_socket_leads_in(run_dir, open_gate):
     assert gate["port"] in before or reachable(gate["port"]) == []
     process.communicate("")
     assert not directory.exists()
+
+
+@isolated_only
+def test_reverb_gives_up_dead_connections_within_seconds():
+    ask = (
+        "import os; from replay_server import isolation; isolation.enter(); "
+        "path = '/proc/sys/net/ipv4/tcp_retries2'; "
+        "print(open(path).read() if os.access(path, os.W_OK) else 'read-only')"
+    )
+    told = subprocess.check_output([sys.executable, "-c", ask], text=True, cwd=ROOT).strip()
+    assert told in ("5", "read-only")
 
 
 @isolated_only

@@ -209,7 +209,7 @@ def seen_from_elsewhere(run_dir, root):
 
 def fill(writer, size, value):
     for _ in range(40):
-        writer.add(np.full(size, value, np.float32))
+        writer.add(np.full((1, size), value, np.float32))
     end = time.monotonic() + 60
     while not writer.flush(1.0):
         assert time.monotonic() < end

@@ -8,10 +8,8 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,15 +259,6 @@ def test_a_corrupt_export_is_named(run_dir, exported, damage):
 def copy_tree(source, path):
     path.parent.mkdir(parents=True)
     shutil.copytree(source, path)
-
-
-@pytest.fixture
-def public_place():
-    """A directory that others can look into; pytest's own are private."""
-    place = Path(tempfile.mkdtemp(dir="/tmp"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 def test_an_export_that_others_can_write_to_is_not_loaded(public_place, exported):

@@ -1,9 +1,6 @@
 """Which places a policy, which is code, may be loaded from."""
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -11,15 +8,6 @@ from sactory.errors import UserError
 from sactory.run_dir import require_private
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def place():
-    """A directory in /tmp that others can look into; pytest's own are private."""
-    place = Path(tempfile.mkdtemp(dir="/tmp"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
 
 
 def export(directory):
@@ -30,9 +18,9 @@ def export(directory):
     return path
 
 
-def test_tmp_is_no_danger_for_it_is_sticky(place):
-    path = export(place)
-    assert place.parent.stat().st_mode & 0o1002 == 0o1002
+def test_tmp_is_no_danger_for_it_is_sticky(public_place):
+    path = export(public_place)
+    assert public_place.parent.stat().st_mode & 0o1002 == 0o1002
     require_private(path)
     path.chmod(0o777)
     with pytest.raises(UserError, match="write"):
@@ -40,21 +28,21 @@ def test_tmp_is_no_danger_for_it_is_sticky(place):
 
 
 @pytest.mark.parametrize("inner", [0o755, 0o700])
-def test_a_directory_above_that_everybody_can_write_to_is_refused(place, inner):
-    path = export(place / "all" / "mine")
+def test_a_directory_above_that_everybody_can_write_to_is_refused(public_place, inner):
+    path = export(public_place / "all" / "mine")
     path.parent.chmod(inner)
     path.parent.parent.chmod(0o777)
-    with pytest.raises(UserError, match=f"everybody can write to {place / 'all'}:"):
+    with pytest.raises(UserError, match=f"everybody can write to {public_place / 'all'}:"):
         require_private(path)
     path.parent.parent.chmod(0o1777)
     require_private(path)
 
 
-def test_links_inside_are_refused_and_one_to_the_whole_is_followed(place):
-    path = export(place)
-    (place / "latest").symlink_to(path)
-    require_private(place / "latest")
-    os.replace(path / "saved_model.pb", place / "elsewhere")
-    (path / "saved_model.pb").symlink_to(place / "elsewhere")
+def test_links_inside_are_refused_and_one_to_the_whole_is_followed(public_place):
+    path = export(public_place)
+    (public_place / "latest").symlink_to(path)
+    require_private(public_place / "latest")
+    os.replace(path / "saved_model.pb", public_place / "elsewhere")
+    (path / "saved_model.pb").symlink_to(public_place / "elsewhere")
     with pytest.raises(UserError, match=r"saved_model\.pb is a link"):
         require_private(path)

@@ -72,7 +72,7 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length, run_dir):
     server, client = serve(limits(replay=free), length)
     writer = SegmentWriter(client, length, ROW.size)
     for i in range(64):
-        writer.add(row(i))
+        writer.add(row(i)[None])
         assert writer.flush(5)
     assert writer.flush(5)
     assert infos_of(client)[tables.REPLAY].current_size == 64 // length
@@ -95,7 +95,7 @@ def test_a_segment_that_is_not_full_is_not_sent(serve):
     _, client = serve(limits(replay={"segment_length": 4}), 4)
     writer = SegmentWriter(client, 4, ROW.size)
     for i in range(7):
-        writer.add(row(i))
+        writer.add(row(i)[None])
     assert writer.flush(5)
     assert infos_of(client)[tables.REPLAY].current_size == 1
 
@@ -105,7 +105,7 @@ def test_sync_holds_the_collector_and_async_does_not(serve):
         _, client = serve(limits(replay={"mode": mode}), 1)
         writer = SegmentWriter(client, 1, ROW.size)
         for i in range(400):
-            writer.add(row(i))
+            writer.add(row(i)[None])
             if not writer.flush(0.5):
                 return i
         return None
@@ -126,7 +126,7 @@ def test_sync_keeps_samples_in_proportion_to_inserts(serve, run_dir):
     def write():
         i = 0
         while not stop.is_set():
-            writer.add(row(i))
+            writer.add(row(i)[None])
             i += 1
             while not writer.flush(0.2) and not stop.is_set():
                 pass

@@ -65,7 +65,7 @@ def test_a_poisoned_server_repairs_itself_on_request_and_survives_a_kill(run_dir
     size = Specs.load(run_dir).row.size
     writer = SegmentWriter(client, 1, size)
     for i in range(40):
-        writer.add(np.full(size, i, np.float32))
+        writer.add(np.full((1, size), i, np.float32))
     assert writer.flush(20)
     poison = client.trajectory_writer(1, validate_items=False)
     poison.append([np.zeros((1, size + 1), np.float32)])

@@ -44,7 +44,7 @@ def test_rows_and_counts_survive_a_stop(run_dir):
         size = Specs.load(run_dir).row.size
         writer = SegmentWriter(client, 1, size)
         for i in range(50):
-            writer.add(np.full(size, i, np.float32))
+            writer.add(np.full((1, size), i, np.float32))
         assert writer.flush(10)
         client_lib.put_json(client, tables.STATE, {"stop": True})
         second = serve(run_dir)  # the same run must not be served twice

@@ -82,3 +82,21 @@ def test_the_next_start_knows_the_book_of_the_last_heartbeat(tmp_path, stand_ins
         assert rig.start().learner.book.env_steps == 10
     finally:
         rig.close()
+
+
+def test_a_save_that_failed_is_tried_again_before_the_next_is_due(tmp_path, stand_ins, monkeypatch):  # noqa: F811
+    rig = Rig(make_run(tmp_path / "run"))
+    try:
+        learner = rig.start().learner
+        outcomes = iter([False, False, True])
+        tried = []
+        monkeypatch.setattr(
+            learner._checkpoints, "save", lambda state: tried.append(state) or next(outcomes)
+        )
+        due = iter([True, False, False, False])
+        learner._save_due, learner._save_again_due = lambda now: next(due), lambda now: True
+        for count in (1, 2, 3, 3):
+            learner._export_and_save()
+            assert len(tried) == count
+    finally:
+        rig.close()

@@ -1,7 +1,6 @@
 """The trainer's loop: sample, update, publish, save, until the run ends.
 
-Composes the parts; what an update does is the agent's business, when files are written the
-triggers'.
+Composes the parts; what an update does is the agent's business.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ _EXPORT_SECONDS = 120.0
 _EXPORT_SECONDS_WHEN_STOPPED = 10.0  # well within the grace period
 _RATES_SECONDS = 10.0
 _LOST_SECONDS = 10.0
+_SAVE_AGAIN_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,8 @@ class Learner:
         exports = policies.list_exports(run_dir)
         self._export_due = Every(every, start=exports[-1].env_steps if exports else 0)
         self._save_due = Every(settings.Train().checkpoint_seconds, start=time.monotonic())
+        self._save_again_due = Every(_SAVE_AGAIN_SECONDS, start=time.monotonic())
+        self._saved = True
         self._tell_due = Every(1.0, start=time.monotonic())
         self._look_due = Every(1.0, start=time.monotonic())
         self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
@@ -202,11 +204,13 @@ class Learner:
         }
 
     def _export_and_save(self) -> None:
+        now = time.monotonic()
         # Collectors that start with no export to act with make no env steps for the next one.
-        lost = self._lost_due(time.monotonic()) and self._has_no_export()
+        lost = self._lost_due(now) and self._has_no_export()
         if self._export_due(self.book.env_steps) or lost:
             self.export()
-        if self._save_due(time.monotonic()):
+        # A disk that was full for a moment must not cost a whole interval.
+        if self._save_due(now) or (not self._saved and self._save_again_due(now)):
             self.save()
 
     def _has_no_export(self) -> bool:
@@ -221,8 +225,8 @@ class Learner:
             self._policy_vector(), self.book.env_steps, self._train_step, self._incarnation
         )
 
-    def save(self) -> bool:
-        """Saves a checkpoint; False if that failed.
+    def save(self) -> None:
+        """Saves a checkpoint; one that failed is tried again soon.
 
         Raises:
             DivergedError: Something that is saved is not finite; nothing is written.
@@ -240,20 +244,19 @@ class Learner:
             "elapsed": began - self._began,
             "incarnation": self._incarnation,
         }
-        saved = self._checkpoints.save(state)
-        if saved:
+        self._saved = self._checkpoints.save(state)
+        if self._saved:
             self._heartbeat.update(
                 checkpoint_time=time.time(),
                 checkpoint_seconds=time.monotonic() - began,
                 recovered=self._checkpoints.recovered,
             )
-        return saved
 
     def _end_reason(self) -> str | None:
         if self.book.env_steps >= self._run.max_env_steps:
             return "max_env_steps"
-        hours = (time.monotonic() - self._began) / 3600
-        if self._run.max_hours is not None and hours >= self._run.max_hours:
+        most = self._run.max_hours
+        if most is not None and time.monotonic() - self._began >= most * 3600:
             return "max_hours"
         if self._run.stop_at_return is not None and self._look_due(time.monotonic()):
             score = status_files.read(self._run_dir.status("eval")).get("last_eval_return")
@@ -265,7 +268,7 @@ class Learner:
         """Saves everything; marks the run as done if it has reached its end."""
         self._heartbeat.update(state="saving")
         self._publisher.last_round()
-        saved = self.save()
+        self.save()
         if reason is None:
             self._heartbeat.update(**self._counters())
             self._journal.close()
@@ -275,7 +278,7 @@ class Learner:
         self.export()
         exported = self._exporter.wait(_EXPORT_SECONDS) and self._exporter.error is None
         self._journal.close()
-        if not saved or not exported:
+        if not self._saved or not exported:
             logging.error("the final checkpoint or export failed: the run is not marked as done")
             self._heartbeat.close("stopped")
             return supervision.RETRY
