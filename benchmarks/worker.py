@@ -10,11 +10,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+WORKER_VARIABLE = "BENCHMARK_WORKER"
 _answers = sys.stdout
-sys.stdout = sys.stderr  # what libraries print is no answer
+if WORKER_VARIABLE in os.environ:  # the measuring side imports this too, and has more to say
+    sys.stdout = sys.stderr  # what libraries print is no answer
 
 
 def use_cores(count: int) -> None:
@@ -32,13 +34,19 @@ class Meter:
 
     For loops that belong to a library: it is told of each unit and holds the loop while others
     are measured. The first unit says that all is compiled and warm.
+
+    Args:
+        totals: Growing numbers by name, for example seconds spent in a piece of the work; what
+            they grow by for each unit is answered too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, totals: Callable[[], Mapping[str, float]] = dict):
         self._created = time.perf_counter()
         self._end = 0.0
         self._units = -1
         self._began = (0.0, 0.0)
+        self._totals = totals
+        self._totals_then: Mapping[str, float] = {}
 
     def add(self, units: int = 1) -> None:
         """Counts finished units; ends the process when there is nothing more to measure."""
@@ -50,7 +58,10 @@ class Meter:
         if time.perf_counter() >= self._end:
             wall = time.perf_counter() - self._began[0]
             cpu = time.process_time() - self._began[1]
-            answer({"per_second": self._units / wall, "per_core_second": self._units / cpu})
+            rates = {"per_second": self._units / wall, "per_core_second": self._units / cpu}
+            then = self._totals_then
+            growth = {k: (v - then[k]) / self._units for k, v in self._totals().items()}
+            answer({**rates, "per_unit": growth})
             self._wait()
 
     def _wait(self) -> None:
@@ -58,8 +69,16 @@ class Meter:
         if not line:
             os._exit(0)  # a library's threads may not end by themselves
         self._units = 0
+        self._totals_then = self._totals()
         self._began = (time.perf_counter(), time.process_time())
         self._end = self._began[0] + float(line)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that another process has used, all threads together."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def serve(call: Callable[[], Any], units: int) -> None:
