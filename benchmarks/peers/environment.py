@@ -57,7 +57,7 @@ def prepare(place: Path, say: Callable[[str], None] = print) -> Path:
         return python(place)
     if place.exists() and any(place.iterdir()) and not (place / _MARK).exists():
         raise UserError(f"{place} holds something else: give --peers_dir an empty place")
-    say(f"installing the peers into {place}: 3 GB, some minutes")
+    say(f"installing the peers into {place}: 2 GB, some minutes")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     (place / _MARK).write_text("unfinished\n")  # an interrupted one may be removed, too

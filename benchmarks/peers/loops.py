@@ -89,10 +89,11 @@ class Evaluations:
             return
         self._due += self._job.every
         began = time.time()
-        score = self._score()
+        score = float(self._score())
         self._paused += time.time() - began
         self._curve.append((env_steps, score))
-        self.is_over = score >= self._job.target or env_steps >= self._job.max_env_steps
+        is_last = env_steps >= self._job.max_env_steps
+        self.is_over = score >= self._job.target or is_last
 
     def tell(self) -> None:
         """Answers what came out and ends the process."""
