@@ -33,6 +33,46 @@ _START_SECONDS, _SETTLE_SECONDS = 600.0, 5.0
 _POLL_SECONDS = 0.05
 
 
+class Tree:
+    """The processes of one `sactory run`.
+
+    Args:
+        pid: Its process.
+    """
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self._stopped: list[psutil.Process] = []
+
+    def processes(self) -> list[psutil.Process]:
+        """All of them, parents before their children and the replay server's last.
+
+        Raises:
+            psutil.NoSuchProcess: The run has ended.
+        """
+        root = psutil.Process(self._pid)
+        return sorted([root, *root.children(recursive=True)], key=_is_of_the_server)  # stable
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the living have used."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def stop(self) -> None:
+        """Stops everything: who looks after others first, who is waited for last."""
+        self._stopped = self.processes()
+        _send(self._stopped, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Lets everything go on, in the opposite order."""
+        _send(reversed(self._stopped), signal.SIGCONT)
+        self._stopped = []
+
+
 class WholeRun:
     """A run of cheetah_run with the shipped defaults, at one update per env step.
 
@@ -47,14 +87,15 @@ class WholeRun:
         self.name = name
         self._place = tempfile.TemporaryDirectory()
         self._subject = Subject(Path(self._place.name) / "run", CONFIG, SETTINGS)
-        self._stopped: list[psutil.Process] = []
         self._subject.start()
+        assert self._subject.pid is not None
+        self._tree = Tree(self._subject.pid)
         try:
             self._wait_until_warm()
         except BaseException:
             self.close()
             raise
-        self._stop()
+        self._tree.stop()
 
     def _wait_until_warm(self) -> None:
         """Waits until it trains and the first policy is evaluated."""
@@ -71,14 +112,15 @@ class WholeRun:
 
     def measure(self, seconds: float) -> dict[str, float]:
         """Lets it go on for a while."""
-        self._go_on()
+        self._tree.go_on()
         try:
             self._beat_after(time.time() + _SETTLE_SECONDS)
-            first, cpu = self._beat_after(time.time()), self._cpu_seconds()
+            first, cpu = self._beat_after(time.time()), self._tree.cpu_seconds()
             last = self._beat_after(first["time"] + seconds)
-            cpu = self._cpu_seconds() - cpu
-        finally:
-            self._stop()
+            cpu = self._tree.cpu_seconds() - cpu
+            self._tree.stop()
+        except psutil.NoSuchProcess:
+            raise UserError(f"the run has ended: see {self._subject.console}") from None
         rows, wall = last["rows_inserted"] - first["rows_inserted"], last["time"] - first["time"]
         return {"per_second": rows / wall, "per_core_second": rows / cpu}
 
@@ -92,36 +134,9 @@ class WholeRun:
             time.sleep(_POLL_SECONDS)
         raise UserError(f"the replay server has gone silent: see {self._subject.console}")
 
-    def _cpu_seconds(self) -> float:
-        total = 0.0
-        for process in self._tree():
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
-
-    def _tree(self) -> list[psutil.Process]:
-        """All processes, parents before their children and the replay server's last."""
-        assert self._subject.pid is not None
-        try:
-            root = psutil.Process(self._subject.pid)
-            tree = [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            raise UserError(f"the run has ended: see {self._subject.console}") from None
-        return sorted(tree, key=_is_of_the_server)  # stable: parents stay first
-
-    def _stop(self) -> None:
-        """Stops everything: who looks after others first, who is waited for last."""
-        self._stopped = self._tree()
-        _send(self._stopped, signal.SIGSTOP)
-
-    def _go_on(self) -> None:
-        _send(reversed(self._stopped), signal.SIGCONT)
-        self._stopped = []
-
     def close(self) -> None:
         """Ends the run."""
-        self._go_on()
+        self._tree.go_on()
         self._subject.end()
         self._place.cleanup()
 

@@ -181,6 +181,54 @@ def test_a_section_that_fails_leaves_the_others(plan, tmp_path, capsys):
     assert "The section 'sampling' failed: nothing works" in out
 
 
+@pytest.mark.parametrize("section", ["learner", "end_to_end"])
+def test_contenders_have_the_names_that_ratios_ask_for(section, monkeypatch, tmp_path):
+    class Whole:
+        def __init__(self, name: str):
+            self.name = name
+
+    def measured(contenders, count, seconds):
+        found = [rounds.Rates(c.name, 2.0, 1.0, None, [(2.0, 1.0)]) for c in contenders]
+        for contender in contenders:
+            if isinstance(contender, rounds.Worker):
+                contender.close()
+        return found
+
+    monkeypatch.setattr(sections, "WholeRun", Whole)
+    monkeypatch.setattr(sections.rounds, "measure", measured)
+    monkeypatch.setattr(sections, "require_cores", lambda count: None)
+    peers = environment.Peers(tmp_path, make=False)
+    monkeypatch.setattr(peers, "missing", None)
+    entries = sections.SECTIONS[section].run(sections.Plan(peers))
+    wanted = {w.name for w in comparison.WANTED if w.section == section}
+    assert set(comparison.ratios(section, entries)) == wanted
+    assert len({e["name"] for e in entries}) == len(entries)
+
+
+def test_runs_to_the_return_are_not_repeated_until_the_section_is_whole(monkeypatch, tmp_path):
+    done: list[int] = []
+
+    def ran(of):
+        if of.seed == 2 and len(done) == 1:
+            raise UserError("interrupted")
+        done.append(of.seed)
+        return {"seconds": 10.0, "env_steps": 5000, "curve": []}
+
+    monkeypatch.setattr(to_return, "PARTS", tmp_path)
+    monkeypatch.setattr(to_return, "run_ours", ran)
+    nobody = environment.Peers(tmp_path / "none", make=False)
+    with pytest.raises(UserError, match="interrupted"):
+        to_return.measure(nobody, SBX, "abc")
+    done.append(0)
+    (ours,) = to_return.measure(nobody, SBX, "abc")
+    assert done == [1, 0, 2, 3]
+    assert (ours["seconds"], len(ours["runs"])) == (10.0, 3)
+    to_return.measure(nobody, SBX, "another commit")
+    assert done == [1, 0, 2, 3, 1, 2, 3]
+    to_return.forget_parts()
+    assert list(tmp_path.glob("*.json")) == []
+
+
 def test_missing_peers_leave_ours(tmp_path):
     peers = environment.Peers(tmp_path / "none", make=False)
     assert "`make bench` makes it" in (peers.missing or "")
