@@ -81,9 +81,9 @@ class Slots:
                 self._next[number] = 0.0
         refused += self._unsound()
         rewards, discounts, last = zip(*told)
-        taken = np.ones(len(told), bool)
+        taken, ended = np.ones(len(told), bool), np.array(last)
         for number, error in refused:
-            taken[number] = False
+            taken[number] = ended[number] = False
             self.refused += 1
             logging.error("refused a step of the environment: %s; a new episode begins", error)
             self._adder.cut(number)
@@ -92,7 +92,7 @@ class Slots:
             actions,
             np.array(rewards),
             np.array(discounts),
-            np.array(last) & taken,
+            ended,
             self._next,
             policy_step,
             taken,
