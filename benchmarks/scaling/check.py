@@ -37,7 +37,7 @@ _OVERRIDES = (
     f"train.SacAgent.hidden_sizes = ({_HIDDEN}, {_HIDDEN})",
 )
 _CONFIG = "configs/sac.gin"
-_START_SECONDS = 180.0
+_START_SECONDS = 900.0
 _SETTLE_SECONDS = 5.0
 
 

@@ -20,7 +20,7 @@ from sactory import init_run
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json, write_json
 
-_START_SECONDS = 120.0
+_START_SECONDS = 900.0
 _CHUNK = 1 << 18
 
 
