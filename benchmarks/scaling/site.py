@@ -29,11 +29,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds of a process, dead threads included, to the nanosecond."""
-    return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) makes of it
-
-
 def thread_seconds(pid: int, name: str) -> float:
     """CPU seconds of a process's threads of this name; 0 if it has none."""
     total = 0
