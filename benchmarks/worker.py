@@ -75,10 +75,8 @@ class Meter:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that another process has used, all threads together."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time that another process has used, all threads together, to the nanosecond."""
+    return time.clock_gettime((~pid << 3) | 2)  # the clock that clock_getcpuclockid(3) names
 
 
 def serve(call: Callable[[], Any], units: int) -> None:

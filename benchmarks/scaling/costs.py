@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.rounds import ROOT
 from benchmarks.scaling.model import Connection, Cost, Costs, Line
 from benchmarks.scaling.site import Relay, Site, environment, holdings
+from benchmarks.worker import WORKER_VARIABLE
 
 CONFIG = "configs/tasks/cheetah_run.gin"
 LENGTHS = (1, 16)
@@ -48,7 +49,7 @@ class Client:
             self._process = subprocess.Popen(
                 [*words, str(site.run_dir), str(site.pid)],
                 cwd=ROOT,
-                env=environment(),
+                env={**environment(), WORKER_VARIABLE: "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=says,
