@@ -152,12 +152,12 @@ def measure(contenders: Sequence[Measured], rounds: int, seconds: float) -> list
 
 
 def _rates(contender: Measured, results: list[dict[str, Any]]) -> Rates:
-    rounds = [(one["per_second"], one["per_core_second"]) for one in results]
     more = [one.get("per_unit", {}) for one in results]
     return Rates(
-        contender.name,
-        *(statistics.median(rates) for rates in zip(*rounds)),
-        getattr(contender, "first_seconds", None),
-        rounds,
-        {name: statistics.median(one[name] for one in more) for name in more[0]},
+        name=contender.name,
+        per_second=statistics.median(one["per_second"] for one in results),
+        per_core_second=statistics.median(one["per_core_second"] for one in results),
+        first_seconds=getattr(contender, "first_seconds", None),
+        rounds=[(one["per_second"], one["per_core_second"]) for one in results],
+        per_unit={name: statistics.median(one[name] for one in more) for name in more[0]},
     )

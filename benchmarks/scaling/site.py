@@ -42,8 +42,8 @@ def holdings(pid: int) -> tuple[int, int, int]:
     """Bytes of memory, open files and threads of a process."""
     place = Path(f"/proc/{pid}")
     pages = int((place / "statm").read_text().split()[1])
-    counts = (len(list((place / name).iterdir())) for name in ("fd", "task"))
-    return (pages * os.sysconf("SC_PAGE_SIZE"), *counts)
+    files, threads = (len(list((place / name).iterdir())) for name in ("fd", "task"))
+    return pages * os.sysconf("SC_PAGE_SIZE"), files, threads
 
 
 class Site:
