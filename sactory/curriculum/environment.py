@@ -18,6 +18,7 @@ from sactory.errors import UserError
 from sactory.fields import nearest
 
 SUCCESS = "success"
+CONTRACT = ("parameter_specs", "set_parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,46 @@ class ParameterSpec:
     minimum: float | None = None
     maximum: float | None = None
     affects_reward: bool = False
+
+
+def parameter_specs(env: Any) -> Mapping[str, ParameterSpec]:
+    """What an environment says of its parameters.
+
+    Raises:
+        UserError: It has none.
+    """
+    missing = [name for name in CONTRACT if not callable(getattr(env, name, None))]
+    if missing:
+        raise UserError(
+            "the environment has no parameters that a curriculum could set: it has no "
+            f"{' and no '.join(missing)} (docs/environments.md)"
+        )
+    return env.parameter_specs()
+
+
+def metrics(env: Any) -> tuple[str, ...]:
+    """The scalars that an environment's `get_info` has at the end of an episode."""
+    return tuple(getattr(env, "info_metrics", ()))
+
+
+class Setter:
+    """Sets the parameters of environments that are alike.
+
+    What has no value at a state (the original form before its first entry) gets the environment's
+    default, so that an environment's past has no part in it.
+
+    Args:
+        curriculum: What decides.
+        env: One of the environments.
+    """
+
+    def __init__(self, curriculum: Curriculum, env: Any):
+        specs = parameter_specs(env)
+        self._defaults = {name: specs[name].default for name in curriculum.params}
+
+    def set(self, env: Any, values: Mapping[str, Any]) -> None:
+        """Sets what the environment's next reset applies."""
+        env.set_parameters({**self._defaults, **values})
 
 
 def check_environment(
