@@ -125,9 +125,9 @@ def test_the_same_content_resumes_and_another_is_refused(tmp_path):
     other = write(tmp_path / "other.json", {"level": 2.0})
     with pytest.raises(UserError, match=r"\+ envs.load.curriculum: .*other.json"):
         init(tmp_path / "run", named(other))
-    with pytest.raises(UserError, match="- envs.load.curriculum = 'curriculum.json'"):
+    with pytest.raises(UserError, match=r"- envs.load.curriculum = 'curriculum.json'"):
         init(tmp_path / "run")
-    with pytest.raises(UserError, match="a run keeps its envs.load.curriculum"):
+    with pytest.raises(UserError, match=r"a run keeps its envs.load.curriculum"):
         amend.amend(run_dir, [named(other)])
     assert amend.amend(run_dir, ["run.max_env_steps = 200_000"])
     assert run_dir.curriculum.read_text() != other.read_text()

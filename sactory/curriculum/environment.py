@@ -44,13 +44,14 @@ def parameter_specs(env: Any) -> Mapping[str, ParameterSpec]:
     Raises:
         UserError: It has none.
     """
-    missing = [name for name in CONTRACT if not callable(getattr(env, name, None))]
-    if missing:
+    has_both = all(callable(getattr(env, name, None)) for name in CONTRACT)
+    specs = env.parameter_specs() if has_both else {}
+    if not specs:
         raise UserError(
-            "the environment has no parameters that a curriculum could set: it has no "
-            f"{' and no '.join(missing)} (docs/environments.md)"
+            "the environment has no parameters that a curriculum could set: it needs "
+            f"{'() and '.join(CONTRACT)}() (docs/curriculum.md)"
         )
-    return env.parameter_specs()
+    return specs
 
 
 def metrics(env: Any) -> tuple[str, ...]:
