@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from collect.draws import CurriculumDraws, Draws, draws_for_run
+from eval.evaluator import Evaluator
 from eval.parameters import CurriculumParameters
 from sactory import config, progress
 from sactory.curriculum import State, parse
 from sactory.envs import load_for_run
+from sactory.errors import UserError
 from sactory.metric_names import is_known
 from tests.lesson_env import LENGTH, make
-from tests.test_curriculum_runs import BLOCK
+from tests.test_curriculum_runs import BLOCK, curriculum_run
 from tests.trainer_rig import make_run
 
 pytestmark = pytest.mark.timeout(180)
@@ -96,12 +98,42 @@ def test_probes_of_automatic_ranges_are_reported(curriculum):
     assert found == {None, ("friction", "low"), ("friction", "high")}
 
 
+def test_an_environment_that_has_changed_since_init_is_refused(curriculum):
+    env = make()
+    del env.specs["slots"]
+    with pytest.raises(UserError, match="slots: the environment has no such parameter"):
+        CurriculumDraws(curriculum, env, 3, 0, 1)
+
+
 def test_a_run_without_a_curriculum_draws_nothing(tmp_path):
     run_dir = make_run(tmp_path / "run")
     config.load(run_dir)
     draws = draws_for_run(run_dir, load_for_run(run_dir, 1), 0, 1)
     assert type(draws) is Draws and draws.follow(run_state(None))
     assert draws.played(0, {"peak_force": 1.0}) is None
+
+
+class Still:
+    def act(self, observation):
+        return np.zeros((len(observation), 1), np.float32)
+
+
+def test_an_evaluation_has_the_parameters_of_its_export(tmp_path):
+    run_dir = curriculum_run(tmp_path, {**BLOCK, "eval": "current"})
+    config.load(run_dir)
+    evaluator = Evaluator(run_dir, 2)
+    state = parse({"curriculum": BLOCK}).initial_state(4)
+    rows, levels = [], []
+    for lesson in ("low", "middle", "low"):
+        moved = state.moved(("lessons", "level"), lesson)
+        score = evaluator.score(Still(), meta={"curriculum": moved.to_json()})
+        assert score is not None
+        rows.append(score.row())
+        levels.append([env.get_parameters()["level"] for env in evaluator._envs])
+    evaluator.close()
+    assert levels == [[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]]
+    assert [row["lessons"]["level"] for row in rows] == ["low", "middle", "low"]
+    assert rows[0]["success"] == 1.0 and rows[0]["difficulty"] == 0.0
 
 
 @pytest.mark.parametrize("evaluation", ["hardest", "current", {"level": 6.0}])

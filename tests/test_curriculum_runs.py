@@ -105,6 +105,10 @@ def test_the_trainer_decides_by_reports_and_publishes_logs_and_keeps_it(rig):
     assert event["changes"] == ["level: lesson low -> middle"] and event["version"] == 1
     assert [row["curriculum_version"] for row in rows if "event" not in row] == [0] * 6
     assert learner._journal._writer.unregistered == set()
+    shown = b"".join(p.read_bytes() for p in rig.run_dir.tensorboard("train").iterdir())
+    for name in ("version", "difficulty", "level/low", "friction/mean", "late_reports"):
+        assert b"Curriculum/" + name.encode() in shown
+    assert b"Curriculum/slots" not in shown  # it has the environment's own value
 
 
 @pytest.mark.parametrize("saved", [False, True])

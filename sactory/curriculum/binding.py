@@ -79,9 +79,7 @@ class FileBinding(Binding):
     def check_environment(self, env: Any) -> None:
         """Compares names, types, ranges and measures."""
         try:
-            environment.check_environment(
-                self.curriculum, environment.parameter_specs(env), environment.metrics(env)
-            )
+            environment.Setter(self.curriculum, env)
         except UserError as e:
             raise UserError(f"{SETTING} = {self.named!r}: {e}") from None
 

@@ -68,10 +68,14 @@ class Setter:
     Args:
         curriculum: What decides.
         env: One of the environments.
+
+    Raises:
+        UserError: They no longer have what the curriculum sets or is judged by.
     """
 
     def __init__(self, curriculum: Curriculum, env: Any):
         specs = parameter_specs(env)
+        check_environment(curriculum, specs, metrics(env))
         self._defaults = {name: specs[name].default for name in curriculum.params}
 
     def set(self, env: Any, values: Mapping[str, Any]) -> None:
