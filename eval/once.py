@@ -32,9 +32,9 @@ def score_once(run_dir: RunDir, export: Export, num_episodes: int | None, video:
     path = run_dir.video(export.env_steps)
     if video:
         with Film(path) as film:
-            score = evaluator.score(actor, film)
+            score = evaluator.score(actor, film, actor.meta)
     else:
-        score = evaluator.score(actor)
+        score = evaluator.score(actor, meta=actor.meta)
     evaluator.close()
     assert score is not None  # nothing stops it
     row = score.row()

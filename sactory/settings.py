@@ -58,6 +58,8 @@ class Env:
     """Episode length of a dm_control task; None: the task's own."""
     task_kwargs: Optional[dict[str, Any]] = field(None)  # noqa: RUF009
     """Keyword arguments for the task or for the user's function."""
+    curriculum: Optional[str] = field(None, pattern=r".*\S.*")
+    """Path of a JSON file that says what the environment's parameters are over the run."""
 
 
 @configurable("replay")
