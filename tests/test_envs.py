@@ -438,7 +438,7 @@ def test_source_hash_covers_a_package(user_dir):
         ("def make(size): pass", {}, "missing a required argument: 'size' (it takes: size)"),
         ("def make(): pass", {"task_kwargs": {"size": 1}}, "unexpected keyword argument 'size'"),
         ("def make(): pass", {"time_limit": 1.0}, "envs.load.time_limit holds for dm_control"),
-        ("def make(): pass", {}, "returned builtins.NoneType: expected tf_agents"),
+        ("def make(): pass", {}, "returned builtins.NoneType: expected gymnasium.Env"),
     ],
 )
 def test_users_mistakes_are_explained(user_dir, request, text, kwargs, message):

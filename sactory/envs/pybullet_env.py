@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sactory import quiet, settings
+from sactory import settings
 from sactory.envs import gymnasium_env
 from sactory.errors import UserError
 from sactory.fields import nearest
@@ -24,15 +28,20 @@ def check_name(name: str, search: Sequence[Path] = ()) -> None:
 def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> GymnasiumEnvironment:
     """Builds one of the port's environments; `task_kwargs` go to `gymnasium.make`."""
     del search
-    with quiet.hushed():
-        return gymnasium_env.make(env, _register(env.name), seed)
+    gym_id = _register(env.name)
+    with _silent():
+        made = gymnasium_env.make(env, gym_id, seed)
+        made.reset()  # it opens its simulator now
+    made.seed(seed)
+    return made
 
 
 def _register(name: str) -> str:
     """Makes gymnasium know the port's environments, and returns the name it knows this one by."""
     gymnasium_env.import_extra("gymnasium", "pybullet")
     gymnasium_env.import_extra("pybullet_envs_gymnasium", "pybullet")
-    gymnasium_env.import_extra("pybullet", "pybullet")
+    with _silent():
+        gymnasium_env.import_extra("pybullet", "pybullet")
     from gymnasium.envs.registration import registry
 
     gym_id = name.partition(":")[2]
@@ -45,3 +54,18 @@ def _register(name: str) -> str:
 
 def _is_of_port(entry_point: object) -> bool:
     return isinstance(entry_point, str) and entry_point.startswith("pybullet_envs_gymnasium.")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps the greetings of PyBullet's C code off stdout."""
+    sys.stdout.flush()
+    console, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(console, 1)
+        os.close(console)
+        os.close(nowhere)

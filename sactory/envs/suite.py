@@ -260,9 +260,7 @@ def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> DmEnviron
     with _no_deprecations():
         dm_environment = suite.load(domain, task, task_kwargs=kwargs)
     rendering.lighten(dm_environment.physics.model)
-    adapted = suite_parameters.SuiteEnvironment(
-        dm_environment, env.action_repeat, exact_dtype=False
-    )
+    adapted = SuiteEnvironment(dm_environment, env.action_repeat, exact_dtype=False)
     adapted.seed(seed)
     return adapted
 
