@@ -36,7 +36,7 @@ REQUIREMENTS = [
 ]
 
 GYMNASIUM = [
-    "gymnasium==1.3.0; python_version >= '3.10'",  # 1.4 wants newer typing_extensions than TF-Agents
+    "gymnasium==1.3.0; python_version >= '3.10'",  # 1.4 wants newer typing_extensions
     "gymnasium==1.1.1; python_version < '3.10'",  # the last one for Python 3.9
 ]
 
