@@ -273,7 +273,7 @@ def test_lone_observation_arrays_are_taken(monkeypatch):
         ("humanoid", "humanoid_stand"),
         ("HalfCheetah-v4", "cheetah_run"),
         ("Ant-v4", "<domain>_<task>"),
-        ("gymnasium:Pendulum-v1", "unknown kind 'gymnasium:'"),
+        ("gym:Pendulum-v1", "unknown kind 'gym:'"),
         ("python:no_such_module_at_all:make", "no module 'no_such_module_at_all'"),
         ("python:json.no_such_part:make", "no module 'json.no_such_part'"),
         ("python:json", "expected python:pkg.module:function"),
@@ -330,7 +330,7 @@ def user_dir(tmp_path, monkeypatch):
     """The current directory of a user who has saved the files of the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    names = ["my_env", "moon"]
+    names = ["corridor", "adjustable", "my_env", "moon"]
     for name, text in zip(names, snippets("python")):
         Path(f"{name}.py").write_text(text)
     Path("corridor.gin").write_text(snippets("gin")[1])
@@ -366,7 +366,7 @@ def test_page_dm_env(user_dir):
 
 
 def test_page_trial_script(user_dir, capsys):
-    exec(snippets("python")[2], {})
+    exec(snippets("python")[4], {})
     assert "'step_type': array(2" in capsys.readouterr().out
 
 
@@ -375,15 +375,16 @@ def test_page_settings_and_command(user_dir):
     from sactory import cli
     from sactory.specs import Specs
 
-    verb, config, flag, run_dir = shlex.split(snippets("sh")[0])[1:]
+    pytest.importorskip("gymnasium")
+    verb, config, flag, run_dir = shlex.split(snippets("sh")[1])[4:]
     assert (verb, flag) == ("run", "--run_dir")
     code = cli.main(["init", "--run_dir", run_dir, "--config", config])
     assert code == 0
     frozen = Path(run_dir, "config.gin").read_text()
     assert "{'step_size': 0.2}" in frozen
-    assert Path(run_dir, "code", "my_env.py").read_text() == snippets("python")[0]
+    assert Path(run_dir, "code", "corridor.py").read_text() == snippets("python")[0]
     facts = Specs.from_json(json.loads(Path(run_dir, "specs.json").read_text())).env
-    assert facts["sha256"] == python_env.find_source("python:my_env:make").sha256
+    assert facts["sha256"] == python_env.find_source("python:corridor:Corridor").sha256
     envs.check_name(re.findall(r"'(\w+)'", snippets("gin")[0])[0])
 
 

@@ -7,6 +7,7 @@ bootstrapping) apart. What observations become stands in `sactory.envs.spaces`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def find_spec(name: str, gym_id: str, search: Sequence[Path] = ()) -> Any:
 def import_extra(module: str, extra: str) -> Any:
     """Imports a module that one of Sactory's extras brings."""
     try:
-        return __import__(module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name != module:
             raise
