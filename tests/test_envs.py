@@ -339,6 +339,22 @@ def user_dir(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_page_environment_and_its_parameters(user_dir, capsys):
+    pytest.importorskip("gymnasium")
+    from sactory import cli
+
+    assert len([line for line in snippets("python")[0].splitlines() if line.strip()]) <= 20
+    capsys.readouterr()
+    assert cli.main(["check-env", "corridor.gin"]) == 0
+    printed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    shown = re.findall(r"^(ok|warn|fail) +(\w+) ", PAGE, re.MULTILINE)
+    assert printed == [list(words) for words in shown]
+    env = load("python:adjustable:Adjustable")
+    env.set_parameters({"step_size": 0.5})
+    before = env.reset().observation
+    np.testing.assert_allclose(env.step(np.ones(1, np.float32)).observation, before + 0.5)
+
+
 def test_page_py_environment(user_dir):
     env = load("python:my_env:make", seed=3, task_kwargs={"step_size": 0.5}, action_repeat=2)
     assert isinstance(env, user_env.UserEnvironment)
