@@ -94,8 +94,7 @@ class GymnasiumEnvironment(parameters.Parametrized):
         self._current_time_step = None
 
     def _apply_parameters(self, changed: Mapping[str, Any]) -> None:
-        env: Any = self._env.unwrapped
-        env.set_parameters(dict(changed))
+        self._env.unwrapped.set_parameters(dict(changed))
 
     def _reset(self) -> ts.TimeStep:
         self._current_time_step = None

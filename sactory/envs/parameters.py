@@ -26,6 +26,7 @@ class Parametrized(py_environment.PyEnvironment):
     A subclass says what becomes of values in `_apply_parameters`.
     """
 
+    _env: Any  # what is adapted
     _parameter_specs: Mapping[str, ParameterSpec] = {}
     _parameters: Mapping[str, Any] = {}
     _pending_parameters: Mapping[str, Any] = {}
@@ -87,8 +88,7 @@ class Parametrized(py_environment.PyEnvironment):
 
     def _apply_parameters(self, changed: Mapping[str, Any]) -> None:
         """Called when an episode is about to begin, with the values set since the last one."""
-        env: Any = getattr(self, "_env")  # noqa: B009  the user's own, which has parameters
-        env.set_parameters(dict(changed))
+        self._env.set_parameters(dict(changed))
 
 
 def of_user(env: Any) -> Any:
