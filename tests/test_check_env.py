@@ -36,7 +36,7 @@ class Spoilt(py_environment.PyEnvironment):
             self.max_episode_steps = 5
 
     def observation_spec(self):
-        return array_spec.BoundedArraySpec((2,), np.float32, -10, 10)
+        return array_spec.BoundedArraySpec((2,), np.float32, -10.0, 10.0)
 
     def action_spec(self):
         return array_spec.BoundedArraySpec((1,), np.float32, -1.0, 1.0)
@@ -58,7 +58,7 @@ class Spoilt(py_environment.PyEnvironment):
         self.steps += 1
         if self.how == "raises" and self.steps == 4:
             raise RuntimeError("unstable")
-        reward = float("nan") if self.how == "reward" else 1.0
+        reward = 1e30 if self.how == "reward" else 1.0
         if self.steps >= 10 and not self.how.startswith("endless"):
             end = ts.termination if self.how == "terminal limit" else ts.truncation
             return end(self.observe(), reward)

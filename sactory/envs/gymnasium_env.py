@@ -35,7 +35,7 @@ def find_spec(name: str, gym_id: str, search: Sequence[Path] = ()) -> Any:
         search: Directories where such a module is looked for first.
     """
     gymnasium = import_extra("gymnasium", "gymnasium")
-    module, colon, _ = gym_id.rpartition(":")
+    module, colon, gym_id = gym_id.rpartition(":")
     if colon:
         python_env.import_users(name, module, search)
     try:
