@@ -131,7 +131,10 @@ def env_source(name: str) -> dict[str, Any]:
     Returns:
         `module`, `import_path` (what Python's path must hold), `file`, `single_file`, `sha256`.
     """
-    if not name.startswith("python:"):
+    kind, *parts = name.split(":")
+    if kind == "gymnasium" and len(parts) == 2:  # gymnasium:my_module:MyEnv-v0
+        name = f"python:{parts[0]}:registered"
+    elif kind != "python":
         return {}
     from sactory.envs import python_env
 
