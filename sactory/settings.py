@@ -51,13 +51,15 @@ class Env:
     """The environment."""
 
     name: str = field("cartpole_swingup", pattern=r"\S+")
-    """`<domain>_<task>` of dm_control's suite, or `python:pkg.module:function`."""
+    """dm_control's `<domain>_<task>`, `contact_insert:<variant>`, `python:pkg.module:function`."""
     action_repeat: int = field(1, low=1, high=1000, unit="env steps per row")
     """The simulator steps that each action is held for."""
     time_limit: Optional[float] = field(None, above=0, unit="simulated seconds")
     """Episode length of a dm_control task; None: the task's own."""
     task_kwargs: Optional[dict[str, Any]] = field(None)  # noqa: RUF009
     """Keyword arguments for the task or for the user's function."""
+    level: Optional[str] = field(None)
+    """How hard an environment with levels is (contact_insert: easy, medium, hard); None: its own."""
 
 
 @configurable("replay")
