@@ -59,7 +59,7 @@ class Env:
     task_kwargs: Optional[dict[str, Any]] = field(None)  # noqa: RUF009
     """Keyword arguments for the task or for the user's function."""
     level: Optional[str] = field(None)
-    """How hard an environment with levels is (contact_insert: easy, medium, hard); None: its own."""
+    """How hard: easy, medium or hard, for an environment with levels; None: its own."""
 
 
 @configurable("replay")

@@ -1,4 +1,4 @@
-"""Three scripted policies that need no training: what a learnt one must beat.
+"""Scripted policies that need no training: what a learnt one must beat.
 
 A policy acts on a batch of observations of episodes that began together, one call an env step;
 make a new one for each batch. They see what a learnt policy sees.
@@ -6,6 +6,7 @@ make a new one for each batch. They see what a learnt policy sees.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from sactory.envs.contact_insert.environment import ContactInsert
 
+BASE_GAIN = 0.5  # share of the error to the noisy goal that the base controller asks for a step
 _LIGHT = 5.0  # N with which the search presses
 _TOUCHING = 1.5  # N from which something is touched
 
@@ -51,13 +53,19 @@ class Jiggle:
 
 
 class Search:
-    """Presses lightly and sweeps, or spirals with a peg, around the noisy goal; then gives way.
+    """Presses lightly and sweeps, or spirals with a peg, around the noisy goal.
 
-    Once the part is in, it moves with the forces sideways and lets the base controller go down.
+    Once the part is in, the base controller goes on alone.
+
+    Args:
+        env: Where it acts.
+        seed: Without meaning: nothing is random.
+        yields: Whether it moves with the forces sideways once the part is in.
     """
 
-    def __init__(self, env: ContactInsert, seed: int = 0):
-        del seed  # nothing is random
+    def __init__(self, env: ContactInsert, seed: int = 0, yields: bool = False):
+        del seed
+        self._yields = yields
         self._variant = env.variant
         self._senses = env.senses
         self._size = env.action_spec().shape[0]
@@ -78,21 +86,22 @@ class Search:
         pressing = -wrench[:, z]
         lowest = self._variant.goal - error[:, z] - self._variant.tip
         inside = lowest < -0.003
-        base = np.clip(0.5 * error / self._step, -1, 1)
+        base = np.clip(BASE_GAIN * error / self._step, -1, 1)
         base[:, z] *= self._variant.descent
-        wanted = self._base_weight * base
-        touching = pressing > _TOUCHING
-        searching = self._searching(touching & ~inside)
-        offset, change = self._pattern(searching)
+        base *= self._base_weight
+        touching = (pressing > _TOUCHING) & ~inside
+        offset, change = self._pattern(self._searching(touching))
+        wanted = base.copy()
         wanted[:, :z] = (0.5 * (error[:, :z] + offset) + change) / self._step[:z]
-        yielding = -0.3 * wrench / self._stiffness / self._step
         lightly = 0.5 * (pressing - _LIGHT) / self._stiffness[z] / self._step[z]
-        wanted[:, z] = np.where(touching & ~inside, lightly, wanted[:, z])
-        sideways = np.arange(n) != z
-        wanted = np.where(inside[:, None] & sideways, yielding, wanted)
+        wanted[:, z] = np.where(touching, lightly, wanted[:, z])
+        entered = base
+        if self._yields:
+            entered = -0.3 * wrench / self._stiffness / self._step
+            entered[:, z] = base[:, z]
+        wanted = np.where(inside[:, None], entered, wanted)
         action = np.zeros((len(frames), self._size), np.float32)
-        residual = wanted - self._base_weight * base
-        action[:, :n] = np.clip(residual / max(self._residual_weight, 1e-6), -1, 1)
+        action[:, :n] = np.clip((wanted - base) / max(self._residual_weight, 1e-6), -1, 1)
         return action
 
     def _searching(self, touching: np.ndarray) -> np.ndarray:
@@ -133,4 +142,5 @@ BASELINES: dict[str, Callable[..., Baseline]] = {
     "straight": Straight,
     "search": Search,
     "jiggle": Jiggle,
+    "comply": functools.partial(Search, yields=True),
 }

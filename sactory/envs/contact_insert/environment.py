@@ -16,7 +16,7 @@ from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
 from sactory.curriculum.environment import ParameterSpec
-from sactory.envs.contact_insert.baselines import BASELINES, Baseline
+from sactory.envs.contact_insert.baselines import BASE_GAIN, BASELINES, Baseline
 from sactory.envs.contact_insert.judge import Done, Judge
 from sactory.envs.contact_insert.models import Geometry
 from sactory.envs.contact_insert.parameters import DEFAULT_LEVEL, checked, specs
@@ -26,7 +26,6 @@ from sactory.envs.contact_insert.simulation import Simulation
 from sactory.envs.contact_insert.start import draw
 from sactory.envs.contact_insert.variants import PHYSICS_STEP, VARIANTS
 
-_BASE_GAIN = 0.5  # share of the error to the noisy goal that the base controller asks for a step
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 
@@ -56,6 +55,7 @@ class ContactInsert(py_environment.PyEnvironment):
         observation_keys: (): observations are one array.
         variant: The variant's numbers.
         senses: What scales observations.
+        simulation: The physics; None before the first reset.
         info_metrics: Scalars of an episode that a curriculum may be judged by.
         baselines: Names of the scripted policies that `baseline` makes.
     """
@@ -92,7 +92,7 @@ class ContactInsert(py_environment.PyEnvironment):
         self._step_size = np.array(v.per_axis(*v.step))
         self._descent = np.ones(v.num_axes)
         self._descent[v.num_slides - 1] = v.descent
-        self._simulation: Simulation | None = None
+        self.simulation: Simulation | None = None
         self._judge = Judge(v, self._wanted)
         self._pictures: Pictures | None = None
         self.seed(seed)
@@ -132,7 +132,7 @@ class ContactInsert(py_environment.PyEnvironment):
 
     def get_info(self) -> dict[str, Any]:
         """Of the episode so far: whether it succeeded, why it ended, and the truth of its state."""
-        judge, simulation = self._judge, self._simulation
+        judge, simulation = self._judge, self.simulation
         point = np.zeros(3) if simulation is None else simulation.point
         return {
             "success": judge.done == Done.SUCCESS,
@@ -153,7 +153,7 @@ class ContactInsert(py_environment.PyEnvironment):
 
     def _reset(self) -> ts.TimeStep:
         self._values = values = self._wanted
-        self._simulation = simulation = self._prepared(values)
+        self.simulation = simulation = self._prepared(values)
         self._start = start = draw(self.variant, values, self._random)
         simulation.reset(start.fixture, start.yaw, start.height, start.angles)
         self._judge = Judge(self.variant, values)
@@ -171,7 +171,7 @@ class ContactInsert(py_environment.PyEnvironment):
             slot_gap=values.get("slot_gap", 0.0),
             hole_shape=values.get("hole_shape", "box"),
         )
-        simulation = self._simulation
+        simulation = self.simulation
         if simulation is None or simulation.geometry != geometry:
             simulation = Simulation(self.variant, geometry)
         simulation.configure(
@@ -196,13 +196,13 @@ class ContactInsert(py_environment.PyEnvironment):
     def _env_step(self, action: np.ndarray) -> float:
         """Simulates one env step; returns its reward."""
         v, values, random = self.variant, self._values, self._random
-        simulation = typing.cast(Simulation, self._simulation)  # `_reset` made it
+        simulation = typing.cast(Simulation, self.simulation)  # `_reset` made it
         if values["action_noise"]:
             action = action + values["action_noise"] * random.standard_normal(action.size)
         if self._variable_impedance:  # from a quarter to twice the stiffness
             scale = 2.0 ** (1.5 * np.clip(action[v.num_axes :], -1.0, 1.0) - 0.5)
             simulation.set_stiffness(values["stiffness_scale"] * scale)
-        base = np.clip(_BASE_GAIN * self._error / self._step_size, -1.0, 1.0) * self._descent
+        base = np.clip(BASE_GAIN * self._error / self._step_size, -1.0, 1.0) * self._descent
         low, high = values["policy_lag_ms"]
         lag = random.integers(low, high + 1) * 0.001 / PHYSICS_STEP if high else 0.0
         residual = values["residual_weight"] * action[: v.num_axes]
@@ -233,9 +233,9 @@ class ContactInsert(py_environment.PyEnvironment):
         """
         if mode != "rgb_array":
             raise ValueError(f"mode '{mode}': only 'rgb_array' is supported")
-        if self._simulation is None:
+        if self.simulation is None:
             self.reset()
-        simulation = typing.cast(Simulation, self._simulation)
+        simulation = typing.cast(Simulation, self.simulation)
         if self._pictures is None:
             self._pictures = Pictures()
         return self._pictures.draw(simulation.model, simulation.data, height, width, camera)

@@ -73,8 +73,12 @@ def _xml(variant: Variant, geometry: Geometry) -> str:
   </visual>
   <default>
     <geom solref="0.004 1" solimp=".95 .99 .0005" condim="{4 if variant.name == "plate" else 3}"/>
-    <default class="fixture"><geom contype="1" conaffinity="2" rgba=".55 .6 .68 {alpha}"/></default>
-    <default class="part"><geom contype="2" conaffinity="1" priority="1" rgba=".9 .5 .2 1"/></default>
+    <default class="fixture">
+      <geom contype="1" conaffinity="2" rgba=".55 .6 .68 {alpha}"/>
+    </default>
+    <default class="part">
+      <geom contype="2" conaffinity="1" priority="1" rgba=".9 .5 .2 1"/>
+    </default>
     <default class="hand"><geom contype="0" conaffinity="0" rgba=".3 .3 .35 1"/></default>
   </default>
   <asset>

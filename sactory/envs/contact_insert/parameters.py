@@ -161,7 +161,10 @@ def _checked(name: str, specs: Mapping[str, ParameterSpec], value: Any) -> Any:
             raise ValueError(f"{name} = {value!r}: must be {' or '.join(HOLE_SHAPES)}")
         return value
     default, array = np.asarray(spec.default), np.asarray(value)
-    if array.shape != default.shape or array.dtype.kind not in {"i": "iu", "f": "iuf"}[default.dtype.kind]:
+    if (
+        array.shape != default.shape
+        or array.dtype.kind not in {"i": "iu", "f": "iuf"}[default.dtype.kind]
+    ):
         kind = "integer" if default.dtype.kind == "i" else "number"
         count = f"{default.size} {kind}s" if default.shape else f"one {kind}"
         raise ValueError(f"{name} = {value!r}: must be {count}")

@@ -33,13 +33,13 @@ class Pictures:
         """
         if camera != "both":
             return self._one(model, data, height, width, camera)
+        # both are drawn in full, and their middles stand side by side
         left = width // 2
+        scene = self._one(model, data, height, width, "overview")
+        mouth = self._one(model, data, height, width, "closeup")
+        start = (width - left) // 2
         return np.concatenate(
-            [
-                self._one(model, data, height, width, "overview")[:, (width - left) // 2 :][:, :left],
-                self._one(model, data, height, width, "closeup")[:, left // 2 :][:, : width - left],
-            ],
-            axis=1,
+            [scene[:, start : start + left], mouth[:, left // 2 : left // 2 + width - left]], 1
         )
 
     def _one(self, model: Any, data: Any, height: int, width: int, camera: str) -> np.ndarray:

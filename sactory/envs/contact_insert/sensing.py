@@ -43,9 +43,7 @@ class Senses:
         self._values, self._bias = values, bias
         self._empty = True
 
-    def sense(
-        self, simulation: Simulation, error: np.ndarray, random: np.random.Generator
-    ) -> None:
+    def sense(self, simulation: Simulation, error: np.ndarray, random: np.random.Generator) -> None:
         """Takes a frame; an episode's first one fills the history."""
         values = self._values
         wrench = simulation.wrench + self._bias
