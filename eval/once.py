@@ -68,12 +68,13 @@ def _play(evaluator: Evaluator, actor: Acts, path: Path | None) -> Score:
 def _tell(score: Score, policy: str) -> None:
     row = score.row()
     count = len(score.returns)
+    solved = ""
+    if score.successes is not None:
+        low, high = wilson(float(score.successes.sum()), count)
+        solved = f", success {row['success']:.2f} (95 % interval {low:.2f} to {high:.2f})"
     print(
         f"{count} episodes of {row['episode_length']:.0f} env steps: returns "
         f"{row['episode_reward_min']:.1f} to {row['episode_reward_max']:.1f}, "
-        f"std {row['episode_reward_std']:.1f}"
+        f"std {row['episode_reward_std']:.1f}{solved}"
     )
-    if score.successes is not None:
-        low, high = wilson(float(score.successes.sum()), count)
-        print(f"success {row['success']:.2f}, 95 % interval {low:.2f} to {high:.2f}")
     print(f"policy {policy}")

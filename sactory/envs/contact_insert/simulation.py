@@ -27,6 +27,7 @@ class Simulation:
         geometry: Its shapes.
 
     Attributes:
+        variant: As given.
         model: MuJoCo's model.
         data: Its state.
         geometry: As given.
@@ -37,7 +38,7 @@ class Simulation:
         self.geometry = geometry
         self.model = models.build(variant, geometry)
         self.data = mujoco.MjData(self.model)
-        self._variant = variant
+        self.variant = variant
         self._axes = variant.num_axes
         self._slides = variant.num_slides
         self.reference = np.zeros(self._axes)
@@ -96,15 +97,15 @@ class Simulation:
         d.mocap_quat[0] = [np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         d.qpos[slides : self._axes] = angles
         mujoco.mj_kinematics(m, d)
-        target = np.array([0.0, 0.0, height + self._variant.tip])
+        target = np.array([0.0, 0.0, height + self.variant.tip])
         d.qpos[:slides] = (target - d.site_xpos[self._nominal])[self._columns]
         self.reference[:] = d.qpos[: self._axes]
         d.ctrl[:] = self.reference
-        if self._variant.gravity:  # what the weight would make the hand sink
+        if self.variant.gravity:  # what the weight would make the hand sink
             sag = m.body_mass[self._part] * 9.81 / m.actuator_gainprm[slides - 1, 0]
             d.ctrl[slides - 1] += sag
             self.reference[slides - 1] += sag
-        self._ceiling = self.reference[slides - 1] + self._variant.ceiling
+        self._ceiling = self.reference[slides - 1] + self.variant.ceiling
         mujoco.mj_step(m, d, _SETTLE_STEPS)
         mujoco.mj_rnePostConstraint(m, d)
         self._tare = d.sensordata[:6].copy()
@@ -116,7 +117,7 @@ class Simulation:
             velocity: Of the reference, 1 being the variant's `step` in an env step.
             lag: Physics steps for which the hand still follows the old reference.
         """
-        m, d, variant = self.model, self.data, self._variant
+        m, d, variant = self.model, self.data, self.variant
         pose = d.qpos[: self._axes]
         moved = self.reference + np.clip(velocity, -1.0, 1.0) * self._step
         reference = np.clip(moved, pose - self._leash, pose + self._leash)
@@ -171,7 +172,7 @@ class Simulation:
     def slip(self) -> tuple[float, float]:
         """The largest deflection of the grip's slides, m, and hinges, rad."""
         slides, hinges = [0.0], [0.0]
-        for joint, deflection in zip(self._variant.grip, self.data.qpos[self._axes :]):
+        for joint, deflection in zip(self.variant.grip, self.data.qpos[self._axes :]):
             (slides if joint.kind == "slide" else hinges).append(abs(deflection))
         return max(slides), max(hinges)
 
