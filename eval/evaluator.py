@@ -96,6 +96,11 @@ class Evaluator:
             for name, spec in self._specs.sensors.items()
         }
 
+    @property
+    def env(self) -> Any:
+        """The environment of the first episode."""
+        return self._envs[0]
+
     def score(
         self, actor: Acts, film: Film | None = None, meta: Mapping[str, Any] | None = None
     ) -> Score | None:

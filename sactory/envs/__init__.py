@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # prefix: module with `check_name(name, search)` and `load(settings, seed, search)`.
 # The one place to enter another family of environments.
 LOADERS = {
+    "contact_insert": "sactory.envs.contact_insert",
     "gymnasium": "sactory.envs.gymnasium_env",
     "pybullet": "sactory.envs.pybullet_env",
     "python": "sactory.envs.python_env",
@@ -50,6 +51,10 @@ def load(
     check_name(env.name, search)
     prefix, colon, _ = env.name.partition(":")
     module = importlib.import_module(LOADERS[prefix] if colon else "sactory.envs.suite")
+    levels = getattr(module, "LEVELS", ())
+    if env.level is not None and env.level not in levels:
+        known = f"must be {' or '.join(levels)}" if levels else f"'{env.name}' has no levels"
+        raise UserError(f"envs.load.level = '{env.level}': {known}")
     made = module.load(env, seed, search)
     if env.reset_options is not None and not getattr(made, "takes_reset_options", False):
         raise UserError(
