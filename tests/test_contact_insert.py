@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import pickle
 
-import mujoco
 import numpy as np
 import pytest
 
@@ -17,12 +16,7 @@ from sactory.envs.contact_insert.judge import Done
 from sactory.envs.contact_insert.models import Geometry
 from sactory.envs.contact_insert.parameters import LEVELS
 from sactory.envs.contact_insert.simulation import Simulation
-from sactory.envs.contact_insert.variants import (
-    PLATE_GRIP,
-    PLATE_RADIUS,
-    SLOT_DEPTH,
-    VARIANTS,
-)
+from sactory.envs.contact_insert.variants import PLATE_RADIUS, SLOT_DEPTH, VARIANTS
 from sactory.errors import UserError
 from sactory.intervals import wilson
 
@@ -64,6 +58,16 @@ def push(simulation: Simulation, steps: int, **speeds: float) -> float:
     return deepest
 
 
+def contact_forces(simulation: Simulation) -> np.ndarray:
+    """Of each contact: normal force, then friction [contacts, 6]."""
+    import mujoco  # after Sactory, which keeps OpenGL out
+
+    forces = np.zeros((simulation.data.ncon, 6))
+    for i, force in enumerate(forces):
+        mujoco.mj_contactForce(simulation.model, simulation.data, i, force)
+    return forces
+
+
 def play(env: ContactInsert, policy: str = "straight", seed: int = 0) -> dict:
     env.seed(seed)
     actor = env.baseline(policy, seed=seed)
@@ -85,12 +89,7 @@ def test_pressing_on_the_edge_of_the_hole(variant):
     fz = simulation.wrench[simulation.variant.num_slides - 1]
     assert fz == pytest.approx(-22.5, abs=0.1)
     assert simulation.touch == pytest.approx(22.5, abs=0.1)
-    normal = np.zeros(6)
-    total = 0.0
-    for i in range(simulation.data.ncon):
-        mujoco.mj_contactForce(simulation.model, simulation.data, i, normal)
-        total += normal[0]
-    assert simulation.touch == pytest.approx(total, rel=1e-6)
+    assert simulation.touch == pytest.approx(contact_forces(simulation)[:, 0].sum(), rel=1e-6)
 
 
 @pytest.mark.parametrize("clearance", [0.001, 0.0005, 0.00025])
@@ -107,10 +106,11 @@ def test_a_free_plate_weighs_what_it_weighs():
     simulation = simulate("plate")
     place(simulation, 0.3)
     assert simulation.wrench == pytest.approx(np.zeros(6), abs=0.01)  # tared
-    assert simulation.data.sensordata[2] == pytest.approx(WEIGHT, abs=0.01)
-    push(simulation, 60, z=-1.0)
-    assert simulation.point[2] - PLATE_RADIUS < 0  # between the blocks, it touches nothing
-    assert abs(simulation.wrench[2]) < 0.5
+    assert simulation.data.sensordata[2] == pytest.approx(WEIGHT, abs=0.02)
+    push(simulation, 28, z=-1.0)
+    push(simulation, 10)
+    assert -SLOT_DEPTH < simulation.point[2] - PLATE_RADIUS < 0  # between two blocks
+    assert abs(simulation.wrench[2]) < 0.2  # and touching nothing
 
 
 def test_a_pressed_plate_stands_on_the_base():
@@ -126,11 +126,15 @@ def test_a_pressed_plate_stands_on_the_base():
 def test_friction_follows_its_parameter(friction):
     simulation = simulate("planar")
     simulation.configure(friction, 1.0, 1.0)
-    place(simulation, 0.001, x=-0.03)
+    place(simulation, 0.001, x=-0.022)
     push(simulation, 15, z=-1.0)
-    push(simulation, 4, x=0.8, z=-1.0)  # sliding over the wall's top
-    assert abs(simulation.velocity[0]) > 0.01
-    assert simulation.wrench[0] / simulation.touch == pytest.approx(friction, abs=0.12 * friction)
+    ratios = []
+    for _ in range(8):
+        push(simulation, 1, x=0.8, z=-1.0)  # until it slides over the wall's top
+        forces = contact_forces(simulation)
+        ratios.append(np.linalg.norm(forces[:, 1:3].sum(0)) / forces[:, 0].sum())
+    assert simulation.point[0] > 0.0221
+    assert max(ratios) == pytest.approx(friction, rel=0.03)
 
 
 def test_the_fixture_follows_its_shapes():
@@ -150,20 +154,19 @@ def test_masses_and_stiffness_scale():
     simulation.configure(0.3, 2.0, 1.0)
     simulation.set_stiffness(0.5)
     place(simulation, 0.3)
-    assert simulation.data.sensordata[2] == pytest.approx(2 * WEIGHT, abs=0.02)
+    assert simulation.data.sensordata[2] == pytest.approx(2 * WEIGHT, abs=0.06)
     simulation.configure(0.3, 1.0, 1.0)
     place(simulation, 0.3)
-    assert simulation.data.sensordata[2] == pytest.approx(WEIGHT, abs=0.01)
+    assert simulation.data.sensordata[2] == pytest.approx(WEIGHT, abs=0.02)
     assert simulation.model.actuator_gainprm[0, 0] == 300
     assert simulation.data.site("nominal").xpos[2] == pytest.approx(0.3 + PLATE_RADIUS, abs=0.001)
-    assert simulation.data.body("hand").xpos[2] > PLATE_GRIP
 
 
 @pytest.mark.parametrize("variant", NAMES)
 def test_random_actions_stay_finite(variant):
     env = load(variant, "hard", seed=1, parameters={"force_abort": 1e6})
     random = np.random.default_rng(2)
-    for _ in range(600):
+    for _ in range(300):
         step = env.step(random.uniform(-1, 1, env.action_spec().shape).astype(np.float32))
         assert env.observation_spec().check_array(step.observation)
         assert np.isfinite(step.observation).all() and np.isfinite(step.reward)
@@ -264,16 +267,18 @@ def test_success_needs_the_goal_to_be_held(hold):
 
 
 def test_holding_starts_again_when_the_goal_is_left():
-    env = load("planar", parameters={**STILL, "init_z_offset": -0.034, "base_weight": 0.0})
+    parameters = {**STILL, "init_z_offset": -0.034, "base_weight": 0.0, "goalreach_steps": 8}
+    env = load("planar", parameters=parameters)
     env.reset()
-    held = []
+    inside = []
     for way in [-1] * 4 + [1] * 6 + [-1] * 20:
         step = env.step(np.array([0, way, 0], np.float32))
-        held.append(env.get_info()["inside"])
+        inside.append(env.get_info()["inside"])
         if step.is_last():
             break
-    first, last = held.index(True), len(held) - 1
-    assert last - first >= 5 and not all(held[first:]) and held[-5:] == [True] * 5
+    assert env.get_info()["success"]
+    assert inside.index(True) < len(inside) - 9  # it was inside before,
+    assert inside[-9:] == [False] + [True] * 8  # left, and held from the start again
 
 
 def test_costs_fall_towards_the_goal_and_slots_off_the_middle_pay_less():
@@ -413,11 +418,11 @@ def test_latency_delays_the_hand():
 def test_the_order_of_the_baselines():
     env = load("planar", "hard")
     counts = {
-        policy: sum(play(env, policy, seed)["success"] for seed in range(12))
+        policy: sum(play(env, policy, seed)["success"] for seed in range(8))
         for policy in ("straight", "search", "comply")
     }
-    assert counts["straight"] <= 4 < counts["search"] + 1
-    assert counts["straight"] < counts["comply"] >= 9
+    assert counts["straight"] <= 3 and counts["straight"] <= counts["search"]
+    assert counts["comply"] >= 6
     assert play(load("planar", "easy"))["success"]
 
 
@@ -434,16 +439,12 @@ def test_every_baseline_acts_on_a_batch(variant, policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "wanted"),
-    [("planar", (0.28, 0.90)), ("peg", (0.12, 0.65)), ("plate", (0.78, 0.75))],
-)
-def test_medium_is_as_hard_as_the_prototype(variant, wanted):
+@pytest.mark.parametrize(("variant", "share"), [("planar", 0.28), ("peg", 0.12), ("plate", 0.78)])
+def test_medium_is_as_hard_as_the_prototype(variant, share):
     env = load(variant, "medium")
-    for policy, share in zip(("straight", "jiggle"), wanted):
-        successes = sum(play(env, policy, seed)["success"] for seed in range(40))
-        low, high = wilson(successes, 40)
-        assert low - 0.15 <= share <= high + 0.15
+    successes = sum(play(env, "straight", seed)["success"] for seed in range(40))
+    low, high = wilson(successes, 40)
+    assert low - 0.15 <= share <= high + 0.15
 
 
 def test_wilsons_interval():

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "check_name", "load"]
 
+rendering.defer()  # before the other modules import MuJoCo
+
 
 def check_name(name: str, search: Sequence[Path] = ()) -> None:
     """Raises `UserError` if there is no such variant."""
@@ -35,7 +37,6 @@ def check_name(name: str, search: Sequence[Path] = ()) -> None:
 def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> ContactInsert:
     """Builds one environment."""
     del search
-    rendering.defer()
     from sactory.envs.contact_insert.environment import ContactInsert
 
     variant = VARIANTS[env.name.partition(":")[2]]
