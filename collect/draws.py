@@ -6,11 +6,12 @@ A run without a curriculum has `Draws`, too, which do nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from sactory import settings
+from sactory import settings, status_files
 from sactory.curriculum import Curriculum, State, episode_generator
 from sactory.curriculum.binding import load_for_run
 from sactory.curriculum.environment import Setter
@@ -51,10 +52,13 @@ class CurriculumDraws(Draws):
         seed: The run's.
         worker: The worker's id.
         start: Count of the worker's starts, this one included: no two draw the same.
+        kept: R/curriculum_state.json, where the trainer keeps what it is about to publish.
     """
 
-    def __init__(self, curriculum: Curriculum, env: Any, seed: int, worker: int, start: int):
-        self._curriculum, self._setter = curriculum, Setter(curriculum, env)
+    def __init__(
+        self, curriculum: Curriculum, env: Any, seed: int, worker: int, start: int, kept: Path
+    ):
+        self._curriculum, self._setter, self._kept = curriculum, Setter(curriculum, env), kept
         self._seed, self._worker = seed, worker
         self._episode = start * _EPISODES_PER_START
         self._heard: State | None = None
@@ -64,6 +68,8 @@ class CurriculumDraws(Draws):
     def follow(self, state: RunState) -> bool:
         """Takes over the newest state, if it fits the curriculum; what doesn't is logged."""
         told = state.curriculum
+        if self._state is None and told is not None and told.version < self._kept_version():
+            return False  # a restored server's; the trainer is about to publish a newer one
         if told is not self._heard:
             self._heard = told
             try:
@@ -73,6 +79,9 @@ class CurriculumDraws(Draws):
             except UserError as e:
                 logging.warning("dropped a state of the curriculum: %s", e)
         return self._state is not None
+
+    def _kept_version(self) -> int:
+        return (status_files.curriculum(self._kept) or {}).get("version", 0)
 
     def begin(self, number: int, env: Any) -> None:
         """Draws from the newest state."""
@@ -103,4 +112,5 @@ def draws_for_run(run_dir: RunDir, env: Any, worker: int, start: int) -> Draws:
     curriculum = load_for_run(run_dir)
     if curriculum is None:
         return Draws()
-    return CurriculumDraws(curriculum, env, settings.Run().seed, worker, start)
+    kept = run_dir.curriculum_state
+    return CurriculumDraws(curriculum, env, settings.Run().seed, worker, start, kept)

@@ -15,6 +15,7 @@ from sactory.curriculum import State, parse
 from sactory.envs import load_for_run
 from sactory.errors import UserError
 from sactory.metric_names import is_known
+from sactory.run_dir import write_json
 from tests.lesson_env import LENGTH, make
 from tests.test_curriculum_runs import BLOCK, curriculum_run
 from tests.trainer_rig import make_run
@@ -31,9 +32,14 @@ def curriculum():
     return parse({"curriculum": BLOCK})
 
 
-def test_an_episode_is_drawn_from_the_newest_state_and_says_so(curriculum):
+@pytest.fixture
+def kept(tmp_path):
+    return tmp_path / "curriculum_state.json"
+
+
+def test_an_episode_is_drawn_from_the_newest_state_and_says_so(curriculum, kept):
     env = make()
-    draws = CurriculumDraws(curriculum, env, seed=3, worker=2, start=1)
+    draws = CurriculumDraws(curriculum, env, 3, 2, 1, kept)
     assert not draws.follow(run_state(None))  # nothing begins before there is a state
     state = curriculum.initial_state(incarnation=5)
     assert draws.follow(run_state(state))
@@ -58,20 +64,30 @@ def test_an_episode_is_drawn_from_the_newest_state_and_says_so(curriculum):
     assert env.get_parameters()["slots"] == 3
 
 
-def test_a_state_of_another_curriculum_is_dropped(curriculum, caplog):
-    draws = CurriculumDraws(curriculum, make(), seed=3, worker=2, start=1)
+def test_a_new_collector_waits_for_what_the_trainer_is_known_to_have_reached(curriculum, kept):
+    """A restored server brings an older state back, until the trainer publishes again."""
+    state = curriculum.initial_state()
+    newer = State.from_json({**state.to_json(), "version": 2})
+    write_json(kept, {"state": newer.to_json()})
+    draws = CurriculumDraws(curriculum, make(), 3, 2, 1, kept)
+    assert not draws.follow(run_state(state)) and not draws.follow(run_state(state))
+    assert draws.follow(run_state(newer))
+
+
+def test_a_state_of_another_curriculum_is_dropped(curriculum, kept, caplog):
+    draws = CurriculumDraws(curriculum, make(), 3, 2, 1, kept)
     assert not draws.follow(run_state(State()))
     assert "dropped a state of the curriculum" in caplog.text
     assert draws.follow(run_state(curriculum.initial_state()))
     assert draws.follow(run_state(State()))
 
 
-def test_no_two_episodes_of_a_worker_draw_the_same_and_a_start_repeats_itself(curriculum):
+def test_no_two_episodes_of_a_worker_draw_the_same_and_a_start_repeats_itself(curriculum, kept):
     state = run_state(curriculum.initial_state().moved(("lessons", "level"), "high"))
 
     def levels(worker, start):
         env = make()
-        draws = CurriculumDraws(curriculum, env, 3, worker, start)
+        draws = CurriculumDraws(curriculum, env, 3, worker, start, kept)
         draws.follow(state)
         found = []
         for _ in range(5):
@@ -85,9 +101,9 @@ def test_no_two_episodes_of_a_worker_draw_the_same_and_a_start_repeats_itself(cu
     assert levels(0, 1) == every[:5]
 
 
-def test_probes_of_automatic_ranges_are_reported(curriculum):
+def test_probes_of_automatic_ranges_are_reported(curriculum, kept):
     env = make()
-    draws = CurriculumDraws(curriculum, env, 3, 0, 1)
+    draws = CurriculumDraws(curriculum, env, 3, 0, 1, kept)
     draws.follow(run_state(curriculum.initial_state()))
     found = set()
     for _ in range(40):
@@ -98,11 +114,11 @@ def test_probes_of_automatic_ranges_are_reported(curriculum):
     assert found == {None, ("friction", "low"), ("friction", "high")}
 
 
-def test_an_environment_that_has_changed_since_init_is_refused(curriculum):
+def test_an_environment_that_has_changed_since_init_is_refused(curriculum, kept):
     env = make()
     del env.specs["slots"]
     with pytest.raises(UserError, match="slots: the environment has no such parameter"):
-        CurriculumDraws(curriculum, env, 3, 0, 1)
+        CurriculumDraws(curriculum, env, 3, 0, 1, kept)
 
 
 def test_a_run_without_a_curriculum_draws_nothing(tmp_path):

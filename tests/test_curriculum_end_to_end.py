@@ -12,9 +12,10 @@ from sactory.metrics import read_log
 from sactory.run_dir import RunDir, read_json
 from tests.test_end_to_end import start, status_of, wait_until
 
-LESSONS = 6
+LESSONS = 5
 EPISODES = 300  # of each lesson
 LAG_SECONDS = 10.0  # a refresh takes 0.25 s; a busy host holds a thread up for much longer
+WAIT_SECONDS = 400
 
 
 def write_curriculum(path):
@@ -61,7 +62,7 @@ def test_two_collectors_and_a_trainer_are_killed_and_no_lesson_is_lost(tmp_path)
 
     try:
         for lesson in range(LESSONS):
-            wait_until(lambda lesson=lesson: version() >= lesson, 400, process)
+            wait_until(lambda lesson=lesson: version() >= lesson, WAIT_SECONDS, process)
             victims = rng.sample(["collect_0", "collect_1", "train"], rng.randint(1, 2))
             for name in ["train"] if lesson == 1 else victims:
                 beat = read_json(run_dir.status(name)) or {}

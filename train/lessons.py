@@ -71,11 +71,8 @@ class CurriculumLessons(Lessons):
         saved: dict[str, Any] | None,
         journal: Journal,
     ):
-        self._path, self._curriculum, self._journal = (
-            run_dir.curriculum_state,
-            curriculum,
-            journal,
-        )
+        self._path = run_dir.curriculum_state
+        self._curriculum, self._journal = curriculum, journal
         newest = max(filter(None, [saved, self._kept()]), key=_order, default=None)
         self._coordinator = Coordinator(curriculum, incarnation, newest)
         self._max_env_steps = settings.Run().max_env_steps
