@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sactory import envs, quiet, settings
+from sactory.envs.contact_insert.parameters import LEVELS
+from sactory.envs.contact_insert.variants import VARIANTS
 from sactory.flags import Flags, run_script
 from sactory.intervals import wilson
 from sactory.run_dir import read_json, write_json
 
 RESULT = Path(__file__).resolve().parent / "results" / "contact_insert.json"
 POLICIES = ("straight", "search", "jiggle", "comply")
-LEVELS = ("easy", "medium", "hard")
 PHYSICS_STEPS = 40_000  # timed, of each variant
 _SEED = 1
 
@@ -65,7 +65,7 @@ def cases() -> list[dict[str, Any]]:
     """What is scored: variant, level, parameters, a name for the table, the prototype's figures."""
     found: list[dict[str, Any]] = [
         {"variant": variant, "level": level, "parameters": {}, "name": level, "prototype": None}
-        for variant in ("planar", "peg", "plate")
+        for variant in VARIANTS
         for level in LEVELS
     ]
     for variant, shape, rows in (
@@ -152,18 +152,18 @@ def speed(variant: str, physics_steps: int) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The results as Markdown."""
-    lines = [
-        "| variant | physics steps/s in contact | a CPU second | contacts |",
-        "|---|---|---|---|",
-    ]
-    for variant, row in result["speed"].items():
+    lines = ["| variant | physics steps/s in contact | a CPU second | contacts |"]
+    lines.append("|---|---|---|---|")
+    for variant, found in result.items():
+        row = found["speed"]
         per_second, per_cpu = row["physics_steps_per_second"], row["physics_steps_per_cpu_second"]
         lines.append(f"| {variant} | {per_second:,} | {per_cpu:,} | {row['contacts']} |")
     lines += ["", f"| case | {' | '.join(POLICIES)} | prototype's |", "|---|---|---|---|---|---|"]
-    for case in result["cases"]:
-        cells = [_cell(case["successes"][policy], result["episodes"]) for policy in POLICIES]
-        others = " ".join(f"{p:.2f}" for p in case["prototype"]) if case["prototype"] else ""
-        lines.append(f"| {case['variant']} {case['name']} | {' | '.join(cells)} | {others} |")
+    for variant, found in result.items():
+        for case in found["cases"]:
+            cells = [_cell(case["successes"][policy], found["episodes"]) for policy in POLICIES]
+            others = " ".join(f"{p:.2f}" for p in case["prototype"] or ())
+            lines.append(f"| {variant} {case['name']} | {' | '.join(cells)} | {others} |")
     return "\n".join(lines)
 
 
@@ -172,38 +172,36 @@ def _cell(successes: int, episodes: int) -> str:
     return f"{successes / episodes:.2f} ({low:.2f}-{high:.2f})"
 
 
-def measure(episodes: int, only: Sequence[str]) -> dict[str, Any]:
-    """All figures of some variants."""
+def measure(variant: str, episodes: int) -> dict[str, Any]:
+    """All figures of a variant."""
     load = os.getloadavg()
     result: dict[str, Any] = {
         "episodes": episodes,
-        "speed": {variant: speed(variant, PHYSICS_STEPS) for variant in only},
+        "speed": speed(variant, PHYSICS_STEPS),
         "cases": [],
     }
     for case in cases():
-        if case["variant"] not in only:
+        if case["variant"] != variant:
             continue
         successes = {policy: score(case, policy, episodes) for policy in POLICIES}
         result["cases"].append({**case, "successes": successes})
-        print(case["variant"], case["name"], successes, case["prototype"], flush=True)
+        print(variant, case["name"], successes, case["prototype"], flush=True)
     result["load_at_start_and_end"] = [round(load[0], 1), round(os.getloadavg()[0], 1)]
     return result
 
 
 def main(argv: list[str]) -> int:
-    """Measures everything and prints it."""
+    """Measures some variants, stores what came of it beside the others' results, and prints all."""
     flags = Flags("contact_insert", "ContactInsert's speed and its scripted policies.")
     flags.integer("episodes", 60, "episodes of each policy in each case")
-    flags.string("variants", "planar,peg,plate", "which variants; all of them are stored")
+    flags.string("variants", ",".join(VARIANTS), "which variants")
     flags.boolean("table", False, "print the stored results and measure nothing")
     args, _ = flags.parse(argv)
-    if not args.table:
-        only = args.variants.split(",")
-        result = measure(args.episodes, only)
-        if only != ["planar", "peg", "plate"]:
-            print(table(result))
-            return 0
-        write_json(RESULT, result)
+    for variant in () if args.table else args.variants.split(","):
+        found = measure(variant, args.episodes)
+        stored = read_json(RESULT) or {}
+        stored[variant] = found
+        write_json(RESULT, {name: stored[name] for name in VARIANTS if name in stored})
     print(table(read_json(RESULT)))
     return 0
 

@@ -29,6 +29,7 @@ _ROWS = (
     "envs.load.name",
     "envs.load.action_repeat",
     "envs.load.task_kwargs",
+    "envs.load.level",
     "replay.segment_length",
     "replay.n_step",
     "replay.gamma",

@@ -64,7 +64,9 @@ def _xml(variant: Variant, geometry: Geometry) -> str:
     return f"""
 <mujoco model="contact_insert_{variant.name}">
   <option timestep="{PHYSICS_STEP}" integrator="implicitfast" cone="elliptic" impratio="10"
-    iterations="20" ls_iterations="20" gravity="0 0 {-9.81 if variant.gravity else 0}"/>
+    iterations="20" ls_iterations="20" gravity="0 0 {-9.81 if variant.gravity else 0}">
+    <flag multiccd="enable"/>
+  </option>
   <visual>
     <global offwidth="640" offheight="480"/>
     <headlight ambient=".5 .5 .5" diffuse=".6 .6 .6" specular=".1 .1 .1"/>
