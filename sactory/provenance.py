@@ -34,6 +34,8 @@ _PACKAGES = (
     "numpy",
     "dm_control",
     "mujoco",
+    "gymnasium",
+    "pybullet",
     "protobuf",
 )
 

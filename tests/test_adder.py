@@ -98,7 +98,7 @@ def test_environments_that_step_together_do_not_mix(n):
                 adder.cut(0)
             told = [rewards[t, e]], [discounts[t, e]], [last[t, e] and not cut[t, e]]
             rows = step(adder, t, *told, taken=[not cut[t, e]])
-            alone[e].append(rows + np.float32([1000 * e, 1000 * e, 0, 0, 1000 * e, 0]))
+            alone[e].append(rows + np.array([1000 * e, 1000 * e, 0, 0, 1000 * e, 0], np.float32))
     for t in range(steps):
         for e in np.flatnonzero(cut[t]):
             together.cut(e)

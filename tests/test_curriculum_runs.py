@@ -74,7 +74,9 @@ def published(rig):
     """What a collector that looks now hears."""
     infos = client_lib.table_infos(rig.client)
     (message,) = client_lib.take_json(rig.client, tables.STATE, infos)
-    return progress.RunState.from_json(message).curriculum
+    state = progress.RunState.from_json(message).curriculum
+    assert state is not None
+    return state
 
 
 def crash(start):

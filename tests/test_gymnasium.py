@@ -39,7 +39,7 @@ class Fake(gymnasium.Env):
     seen = np.zeros(1, np.float32)
 
     def __init__(self, **parts):
-        vars(self).update(parts)
+        self.__dict__.update(parts)
         self.actions: list[np.ndarray] = []
         self.resets: list[tuple] = []
 
@@ -170,7 +170,11 @@ def test_observations_that_no_row_holds_are_refused(space, message):
 @pytest.mark.parametrize(
     ("space", "low", "high"),
     [
-        (spaces.Box(np.float32([0.1, -7.3]), np.float32([0.7, -1.1])), [0.1, -7.3], [0.7, -1.1]),
+        (
+            spaces.Box(np.array([0.1, -7.3], np.float32), np.array([0.7, -1.1], np.float32)),
+            [0.1, -7.3],
+            [0.7, -1.1],
+        ),
         (spaces.Box(-np.inf, np.inf, (2,), np.float64), [-1, -1], [1, 1]),
         (spaces.Box(0, np.inf, (2,), np.float64), [0, 0], [2, 2]),
         (spaces.Box(-np.inf, 5.0, (1, 2), np.float64), [[3, 3]], [[5, 5]]),

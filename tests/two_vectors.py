@@ -14,7 +14,7 @@ class Reach(gymnasium.Env):
         {"point": spaces.Box(-9, 9, (2,), np.float64), "way": spaces.Box(-9, 9, (3,), np.float32)}
     )
 
-    def reset(self, seed=None, options=None):
+    def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.steps = 0
         self.point, self.goal = self.np_random.uniform(-1, 1, (2, 2))

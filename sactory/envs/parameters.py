@@ -75,7 +75,7 @@ class Parametrized(py_environment.PyEnvironment):
         self._pending_parameters = {**self._pending_parameters, **checked}
         # The adapted environment would begin the next episode by itself, past our `reset`. An
         # attribute of the instance costs nothing where no parameter is ever set.
-        vars(self)["should_reset"] = _is_last
+        self.__dict__["should_reset"] = _is_last
 
     def reset(self) -> ts.TimeStep:
         """Begins an episode, with the parameters that were set before."""
@@ -83,7 +83,7 @@ class Parametrized(py_environment.PyEnvironment):
             self._apply_parameters(self._pending_parameters)
             self._parameters = {**self._parameters, **self._pending_parameters}
             self._pending_parameters = {}
-        vars(self).pop("should_reset", None)
+        self.__dict__.pop("should_reset", None)
         return super().reset()
 
     def _apply_parameters(self, changed: Mapping[str, Any]) -> None:

@@ -29,8 +29,9 @@ SPECS = {
     "initial_spread": ParameterSpec(0.0, minimum=0.0),
 }
 _STREAM = 0x50415241  # keeps this noise apart from the task's own random numbers
-_LINEAR_GAINS = (mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE)
-_HINGE_OR_SLIDE = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+_LINEAR_GAINS = (int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtGain.mjGAIN_AFFINE))
+_HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+_FREE = int(mujoco.mjtJoint.mjJNT_FREE)
 
 
 class SuiteEnvironment(DmEnvironment):
@@ -57,9 +58,9 @@ class SuiteEnvironment(DmEnvironment):
             self._physics = _Physics(self._env, self._normal)
         self._physics.values = values
         if values["observation_noise"] or values["action_noise"] or values["latency"]:
-            vars(self)["_step"] = self._varied_step  # others go on with the short way
+            self.__dict__["_step"] = self._varied_step  # others go on with the short way
         else:
-            vars(self).pop("_step", None)
+            self.__dict__.pop("_step", None)
 
     def _normal(self, scale: float, shape: int | tuple[int, ...]) -> np.ndarray:
         return self._noise.normal(0.0, scale, shape)
@@ -126,7 +127,7 @@ class _Physics:
     def _spread(self, model: Any, data: Any, scale: float) -> None:
         """Moves every joint's position and velocity at random, free bodies excepted."""
         joints = np.asarray(model.jnt_type)
-        moves = joints[model.dof_jntid] != mujoco.mjtJoint.mjJNT_FREE  # [nv]
+        moves = joints[model.dof_jntid] != _FREE  # [nv]
         moved = np.array(data.qpos)
         mujoco.mj_integratePos(model, moved, self._normal(scale, model.nv) * moves, 1.0)
         for joint in np.flatnonzero(np.isin(joints, _HINGE_OR_SLIDE) & (model.jnt_limited == 1)):

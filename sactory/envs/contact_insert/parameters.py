@@ -51,7 +51,10 @@ _SHARED: dict[str, tuple[Any, float | None, float | None]] = {
     "reward_success": (2.0, 0.0, None),
     "reward_failure": (5.0, 0.0, None),
 }
-_HOLE = {"clearance": (0.001, 0.0, 0.015), "chamfer": (0.002, 0.0001, 0.01)}
+_HOLE: dict[str, tuple[Any, float | None, float | None]] = {
+    "clearance": (0.001, 0.0, 0.015),
+    "chamfer": (0.002, 0.0001, 0.01),
+}
 _OWN: dict[str, dict[str, tuple[Any, float | None, float | None]]] = {
     "planar": _HOLE,
     "peg": {**_HOLE, "hole_shape": ("box", None, None)},

@@ -36,7 +36,8 @@ class Senses:
     @property
     def shape(self) -> tuple[int, int]:
         """Frames and their size."""
-        return self._frames.shape
+        frames, size = self._frames.shape
+        return frames, size
 
     def begin(self, values: Mapping[str, Any], bias: np.ndarray) -> None:
         """Starts an episode with these parameters; `sense` comes next."""
