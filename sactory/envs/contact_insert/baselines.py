@@ -83,7 +83,7 @@ class Search:
         logs = frames[:, :n]
         wrench = np.sign(logs) * np.expm1(np.abs(logs)) * self._senses.wrench_scale
         error = frames[:, n : 2 * n] * self._senses.error_scale
-        pressing = -wrench[:, z]
+        pressing = np.negative(wrench[:, z])
         lowest = self._variant.goal - error[:, z] - self._variant.tip
         inside = lowest < -0.003
         base = np.clip(BASE_GAIN * error / self._step, -1, 1)
@@ -106,10 +106,9 @@ class Search:
 
     def _searching(self, touching: np.ndarray) -> np.ndarray:
         """For how many env steps each episode has pressed and not been inside [B]."""
-        if self._time is None:
-            self._time = np.zeros(len(touching))
-        self._time = self._time + touching
-        return self._time
+        before = np.zeros(len(touching)) if self._time is None else self._time
+        self._time = now = before + touching
+        return now
 
     def _pattern(self, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Offset from the noisy goal and its change in an env step, m [B, slides - 1]."""
