@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import sys
 from pathlib import Path
 
@@ -149,6 +150,7 @@ def test_observations_become_float32(space, seen, expected):
         np.testing.assert_array_equal(value, wanted[key])
         assert not np.shares_memory(value, np.asarray(env.step(PUSH).observation))
     Specs.of_env(env, settings.Env(name="fake"))
+    pickle.dumps(env)
 
 
 @pytest.mark.parametrize(

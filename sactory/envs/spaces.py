@@ -6,6 +6,7 @@ each key, a Tuple for each place (`0`, `1`, ...), with `.` between the levels of
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,10 +50,11 @@ def observation(space: spaces.Space, where: str) -> tuple[Any, Callable[[Any], A
         parts.append((key, path, read))
     if not specs:
         raise UserError(f"{where}: the observation is empty")
-    if all(len(path) == 1 for _, path, _ in parts):
-        flat = [(key, path[0], read) for key, path, read in parts]
-        return specs, lambda seen: {key: read(seen[step]) for key, step, read in flat}
-    return specs, lambda seen: {key: read(_at(seen, path)) for key, path, read in parts}
+    return specs, functools.partial(_read_parts, parts)
+
+
+def _read_parts(parts: list[tuple[str, tuple[Any, ...], Read]], seen: Any) -> dict[str, Any]:
+    return {key: read(_at(seen, path)) for key, path, read in parts}
 
 
 def _leaves(space: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
@@ -102,13 +104,13 @@ def _one_hot(sizes: np.ndarray, start: np.ndarray) -> tuple[tuple[int, ...], Rea
     """One after another, for each number as many places as it has values, a 1 at its own."""
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]]) - start
     total = int(np.sum(sizes))
+    return (total,), functools.partial(_hot, total, offsets)
 
-    def read(seen: Any) -> np.ndarray:
-        hot = np.zeros(total, np.float32)
-        hot[np.ravel(seen) + offsets] = 1.0
-        return hot
 
-    return (total,), read
+def _hot(total: int, offsets: np.ndarray, seen: Any) -> np.ndarray:
+    hot = np.zeros(total, np.float32)
+    hot[np.ravel(seen) + offsets] = 1.0
+    return hot
 
 
 def action(space: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
