@@ -14,7 +14,7 @@ ARGS =
 MINUTES = 20
 export CONFIG RUN_DIR SET
 
-.PHONY: help setup run test test-all lint format types bench chaos lock clean
+.PHONY: help setup run test test-all lint format types bench bench-guard chaos lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,7 +25,8 @@ help:
 	@echo 'make lint      check style and format'
 	@echo 'make format    mend style and format'
 	@echo 'make types     check types'
-	@echo 'make bench     run the benchmarks'
+	@echo 'make bench     measure beside other projects (ARGS="--sections=learner"; docs/benchmarks.md)'
+	@echo 'make bench-guard  fail if a ratio to them has fallen by 15 % (ARGS=--update stores them)'
 	@echo 'make chaos     hurt a run for MINUTES=20 and check that nothing is lost'
 	@echo 'make lock      resolve setup.py anew into requirements.lock (ARGS=--upgrade) and conda_env.yml'
 	@echo 'make clean     remove .venv and what the tools left; runs/ stays'
@@ -55,8 +56,10 @@ types: setup
 
 # benchmarks.learning takes hours and is run by itself.
 bench: setup
-	@for script in benchmarks.env_overhead benchmarks.learner; do \
-		echo "== $$script"; python -m "$$script" $(ARGS) || exit; done
+	@python -m benchmarks.bench $(ARGS)
+
+bench-guard: setup
+	@python -m benchmarks.guard $(ARGS)
 
 chaos: setup
 	@python -m benchmarks.chaos.soak --minutes=$(MINUTES) $(ARGS)

@@ -84,6 +84,7 @@ def contenders(only: str = "") -> list[rounds.Worker]:
 
 def collect(run_dir: RunDir, server_pid: int) -> None:
     """Sactory's collector, as `sactory collect` runs it; counts its steps for ever."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as its main does
     import tensorflow as tf
 
     from sactory import config

@@ -1,7 +1,8 @@
 """The measuring side of a benchmark: contenders take turns, so that noise hurts them alike.
 
-Every contender is a process of its own (`worker`); all are started first, then measured round after
-round. Rates are medians of the rounds, per second of wall clock and per second of CPU.
+Every contender is a process of its own (`worker`); all are started first, one after another, then
+measured round after round. Rates are medians of the rounds, per second of wall clock and per second
+of CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks import worker
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def worker_environment() -> dict[str, str]:
+    """Variables of a process that speaks `worker`'s protocol."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), worker.WORKER_VARIABLE: "1"}
 
 
 class Measured(Protocol):
@@ -52,32 +60,35 @@ class Worker:
 
     def __init__(self, name: str, words: Sequence[str], environment: Mapping[str, str] = {}):
         self.name = name
+        self.first_seconds: float | None = None
+        self._words, self._environment = list(words), environment
         self._says = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the worker
+        self._process: subprocess.Popen[str] | None = None
+
+    def wait(self) -> None:
+        """Starts it and waits until it is warm."""
+        if self._process is not None:
+            return
         self._process = subprocess.Popen(
-            list(words),
+            self._words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._says,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env={**worker_environment(), **self._environment},
         )
-        self.first_seconds: float | None = None
-
-    def wait(self) -> None:
-        """Waits until it is warm."""
-        if self.first_seconds is None:
-            self.first_seconds = self._read()["first_seconds"]
+        self.first_seconds = self._read()["first_seconds"]
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Lets it work for a while."""
         self.wait()
-        assert self._process.stdin is not None
+        assert self._process is not None and self._process.stdin is not None
         print(seconds, file=self._process.stdin, flush=True)
         return self._read()
 
     def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._says.seek(0)
@@ -86,10 +97,11 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
         self._says.close()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(60)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +152,12 @@ def measure(contenders: Sequence[Measured], rounds: int, seconds: float) -> list
 
 
 def _rates(contender: Measured, results: list[dict[str, Any]]) -> Rates:
-    rounds = [(one["per_second"], one["per_core_second"]) for one in results]
     more = [one.get("per_unit", {}) for one in results]
     return Rates(
-        contender.name,
-        *(statistics.median(rates) for rates in zip(*rounds)),
-        getattr(contender, "first_seconds", None),
-        rounds,
-        {name: statistics.median(one[name] for one in more) for name in more[0]},
+        name=contender.name,
+        per_second=statistics.median(one["per_second"] for one in results),
+        per_core_second=statistics.median(one["per_core_second"] for one in results),
+        first_seconds=getattr(contender, "first_seconds", None),
+        rounds=[(one["per_second"], one["per_core_second"]) for one in results],
+        per_unit={name: statistics.median(one[name] for one in more) for name in more[0]},
     )

@@ -79,9 +79,9 @@ def main(argv: list[str]) -> None:
     flags.boolean("table", False, "only print the table of what is there")
     args, _ = flags.parse(argv)
     if not args.table:
-        numbers = (map(int, text.split(",")) for text in (args.seeds, args.lengths))
-        order = itertools.product(*numbers, TASKS)
-        train_all((job(t, n, s) for s, n, t in order), Path(args.runs).resolve(), RESULTS)
+        order = itertools.product(args.seeds.split(","), args.lengths.split(","), TASKS)
+        jobs = (job(task, int(length), int(seed)) for seed, length, task in order)
+        train_all(jobs, Path(args.runs).resolve(), RESULTS)
     print(table())
 
 

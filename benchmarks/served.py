@@ -6,7 +6,9 @@ exports a policy and publishes its weights as often as a trainer would, but lear
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,19 +44,17 @@ class Run:
         self._place = Path(tempfile.mkdtemp(prefix="bench-"))
         self.run_dir = RunDir(self._place / "run")
         self._processes: list[subprocess.Popen[bytes]] = []
+        atexit.register(self.close)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # for atexit runs after that only
         words = ["-m", "sactory.cli", "init", f"--config={CONFIG}", f"--run_dir={self.run_dir}"]
         words += [f"--set={name} = {value!r}" for name, value in settings.items()]
-        try:
-            if self._start(*words).wait() != 0:
-                self._give_up("init failed")
-            server = self._start("-m", "sactory.cli", "replay-server", f"--run_dir={self.run_dir}")
-            self.server_pid = server.pid
-            if publishes:
-                self._start("-m", "benchmarks.served", str(self.run_dir))
-            self._wait(publishes)
-        except BaseException:
-            self.close()
-            raise
+        if self._start(*words).wait() != 0:
+            self._give_up("init failed")
+        server = self._start("-m", "sactory.cli", "replay-server", f"--run_dir={self.run_dir}")
+        self.server_pid = server.pid
+        if publishes:
+            self._start("-m", "benchmarks.served", str(self.run_dir))
+        self._wait(publishes)
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         with open(self._place / "log", "ab") as log:
@@ -79,6 +79,7 @@ class Run:
 
     def close(self) -> None:
         """Ends the programs and removes the files."""
+        atexit.unregister(self.close)
         for process in self._processes:
             process.kill()
             process.wait()

@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+WORKER_VARIABLE = "BENCHMARK_WORKER"
 _answers = sys.stdout
-sys.stdout = sys.stderr  # what libraries print is no answer
+if WORKER_VARIABLE in os.environ:  # the measuring side imports this too, and has more to say
+    sys.stdout = sys.stderr  # what libraries print is no answer
 
 
 def use_cores(count: int) -> None:
@@ -73,10 +75,8 @@ class Meter:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that another process has used, all threads together."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time that another process has used, all threads together, to the nanosecond."""
+    return time.clock_gettime((~pid << 3) | 2)  # the clock that clock_getcpuclockid(3) names
 
 
 def serve(call: Callable[[], Any], units: int) -> None:

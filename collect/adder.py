@@ -5,6 +5,8 @@ Follows the episodes only: it knows nothing of environments, policies or Reverb.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from sactory.rows import LIMIT, RowFormat
@@ -78,14 +80,17 @@ class NStepAdder:
         self._rewards += self._discounts * rewards
         self._discounts *= self._gamma * discounts
         self._place = oldest = (place + 1) % len(self._rows)
-        whole = self._open & last
-        whole[oldest] |= self._open[oldest]
-        by_age = self._by_age[oldest]
-        env, age = whole[by_age].T.nonzero()
-        window = (by_age[age], env)
-        result = self._rows[window]
+        window: Any = oldest
+        env: Any = slice(None)
+        if last.any() or not self._open[oldest].all():  # else each has one, which is nearly always
+            whole = self._open & last
+            whole[oldest] |= self._open[oldest]
+            by_age = self._by_age[oldest]
+            env, age = whole[by_age].T.nonzero()
+            window = (by_age[age], env)
+        result = np.array(self._rows[window])
         result[:, sum_of_rewards.start] = self._rewards[window]
         result[:, bootstrap.start] = self._discounts[window]
         result[:, end] = next_observations[env]
-        self._open ^= whole
+        self._open[window] = False
         return result

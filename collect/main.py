@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sactory import config, cpus, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
@@ -30,6 +32,8 @@ def main(argv: list[str]) -> int:
 
 
 def _collect(run_dir: RunDir, worker: int, stop: supervision.Stop, heartbeat: Heartbeat) -> int:
+    # A few rows through small layers: oneDNN's way of choosing a kernel costs more than it saves.
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     import tensorflow as tf
     from absl import logging
 

@@ -15,7 +15,7 @@ from tf_agents.trajectories import time_step as ts
 from collect.adder import NStepAdder
 from collect.draws import Draws
 from sactory.curriculum.state import scalar_of
-from sactory.rows import LIMIT, UNSOUND, join_key, sound
+from sactory.rows import LIMIT, UNSOUND, all_sound, join_key, sound
 from sactory.specs import Specs
 
 _LAST = int(ts.StepType.LAST)
@@ -95,9 +95,9 @@ class Slots:
                 self._next[number] = 0.0
         refused += self._unsound()
         rewards, discounts, last = zip(*told)
-        taken = np.ones(len(told), bool)
+        taken, ended = np.ones(len(told), bool), np.array(last)
         for number, error in refused:
-            taken[number] = False
+            taken[number] = ended[number] = False
             self.refused += 1
             logging.error("refused a step of the environment: %s; a new episode begins", error)
             self._adder.cut(number)
@@ -106,7 +106,7 @@ class Slots:
             actions,
             np.array(rewards),
             np.array(discounts),
-            np.array(last) & taken,
+            ended,
             self._next,
             policy_step,
             taken,
@@ -170,14 +170,14 @@ class Slots:
 
     def _unsound(self) -> list[tuple[int, BadStepError]]:
         """Which environments' next observations no row may hold, all checked at once."""
-        if sound(self._next.ravel()):
+        if all_sound(self._next):
             return []
         numbers = np.flatnonzero(~sound(self._next)).tolist()
         return [(number, self._what_is_wrong(self._next[number])) for number in numbers]
 
     def _what_is_wrong(self, observation: np.ndarray) -> BadStepError:
         for key, _, span in self._sensors:
-            if not sound(observation[span]):
+            if not all_sound(observation[span]):
                 name, values = join_key("observation", key), observation[span][:8]
                 return BadStepError(f"{name} holds {UNSOUND}: {values}")
         raise AssertionError("nothing is wrong with it")
@@ -188,7 +188,7 @@ class Slots:
         for _ in range(3):
             try:
                 self._put(self._first(number).observation, place)
-                if not sound(place):
+                if not all_sound(place):
                     raise self._what_is_wrong(place)
                 break
             except BadStepError as e:

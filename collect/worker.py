@@ -22,7 +22,7 @@ from sactory.actor import Actor
 from sactory.envs import load_for_run
 from sactory.heartbeat import Heartbeat
 from sactory.metrics import MetricsWriter
-from sactory.rows import UNSOUND, sound
+from sactory.rows import UNSOUND, all_sound, sound
 from sactory.run_dir import RunDir
 from sactory.specs import Specs, check_env_matches
 from sactory.triggers import Every
@@ -195,7 +195,7 @@ class Worker:
         """Hands rows `[M, N]` to the writer, if they can be learned from."""
         began = time.perf_counter()
         self._wait_for_room()
-        if not sound(rows.ravel()):  # the policy's action, or a sum of rewards
+        if not all_sound(rows):  # the policy's action, or a sum of rewards
             fit = sound(rows)
             for row in rows[~fit]:
                 self._refused += 1

@@ -30,7 +30,11 @@ _TELL_SECONDS = 60.0
 LOCAL_SOURCE = ("127.0.0.2", 0)
 
 
-class Pipe(asyncio.Protocol):
+_READ_BYTES = 1 << 18
+_read = threading.local()  # each event loop's thread reads all its connections into one buffer
+
+
+class Pipe(asyncio.BufferedProtocol):
     """One end of a connection; joined to another, each sends on what the other receives.
 
     Args:
@@ -68,7 +72,15 @@ class Pipe(asyncio.Protocol):
             _notice_lost_hosts(connection)
         self._made(self)
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: D102
+        try:
+            return _read.buffer
+        except AttributeError:
+            _read.buffer = memoryview(bytearray(_READ_BYTES))
+            return _read.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # noqa: D102
+        data = bytes(_read.buffer[:nbytes])  # TLS may hold on to it
         if self._other is not None:
             self._other.transport.write(data)
             return

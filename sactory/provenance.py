@@ -56,7 +56,7 @@ def record(config_text: str, config: str, overrides: list[str]) -> dict[str, Any
         "overrides": overrides,
         "config_sha256": sha256(config_text.encode()),
         "sactory": __version__,
-        "git": _git(),
+        "git": commit(),
         "lock_sha256": _lock(),
         "versions": _versions(),
         "python": platform.python_version(),
@@ -166,7 +166,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _git() -> dict[str, Any] | None:
+def commit() -> dict[str, Any] | None:
     """Commit of the sources and whether files differ from it; None outside a checkout."""
     if not (_SOURCES / ".git").exists():
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -99,6 +99,15 @@ def send(pids: Iterable[int], signal_number: int) -> None:
             os.kill(pid, signal_number)
         except ProcessLookupError:
             continue
+
+
+def take_signal(signals: Collection[signal.Signals], seconds: float) -> signal.Signals | None:
+    """Waits for one of the blocked `signals`; None when the time is over."""
+    info = signal.sigtimedwait(signals, seconds)
+    # Python hands out uninitialised memory if SIGCONT ended the wait after its time was over.
+    if info is None or info.si_signo not in signals:
+        return None
+    return signal.Signals(info.si_signo)
 
 
 def reap() -> dict[int, int]:

@@ -146,10 +146,10 @@ class Reaper:
 
     def _step(self) -> None:
         """Waits a moment, takes signals, collects the dead, looks after orphans."""
-        info = signal.sigtimedwait(_TAKEN, _POLL_SECONDS)
-        if info is not None and info.si_signo != signal.SIGCHLD:
+        taken = processes.take_signal(_TAKEN, _POLL_SECONDS)
+        if taken is not None and taken != signal.SIGCHLD:
             self._hurry = bool(self._stop_reason)  # asked twice: no more grace
-            self._stop_reason = self._stop_reason or signal.Signals(info.si_signo).name
+            self._stop_reason = self._stop_reason or taken.name
         if not self._stop_reason and os.path.exists(self.root / tree.STOP_FILE):
             self._stop_reason = "sactory stop"
             self.grace = tree.asked_grace(self.root, self.grace)

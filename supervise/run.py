@@ -190,10 +190,11 @@ def _watch(
     told = 0
     while process.poll() is None:
         if interrupts.count > told:
-            if told == 0:
+            told += 1
+            # Signals that wait to be taken don't add up: the second must be another one.
+            process.send_signal(signal.SIGTERM if told == 1 else signal.SIGINT)
+            if told == 1:
                 console.say("sactory: stopping: the programs save and end (again: at once)")
-            told = interrupts.count
-            process.terminate()
         progress.update()
         try:
             process.wait(_POLL_SECONDS)

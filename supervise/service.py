@@ -67,8 +67,7 @@ class Service:
             left = end - time.monotonic()
             if left <= 0:
                 return False
-            info = signal.sigtimedwait(_TAKEN, left)
-            if info is not None and info.si_signo != signal.SIGCHLD:
+            if processes.take_signal(_TAKEN, left) in _FORWARDED:
                 self._stop_asked = time.monotonic()
         return True
 
@@ -121,10 +120,10 @@ class Service:
             ended = processes.reap()
             if pid in ended:
                 break
-            info = signal.sigtimedwait(_TAKEN, 1.0)
-            if info is not None and info.si_signo in _FORWARDED:
-                processes.send([pid], info.si_signo)
-                if info.si_signo != signal.SIGALRM and self._stop_asked is None:
+            taken = processes.take_signal(_TAKEN, 1.0)
+            if taken is not None and taken in _FORWARDED:
+                processes.send([pid], taken)
+                if taken != signal.SIGALRM and self._stop_asked is None:
                     self._stop_asked = time.monotonic()
             late = self.settings.grace_seconds + _KILL_AFTER_GRACE_SECONDS
             if self._stop_asked is not None and time.monotonic() > self._stop_asked + late:

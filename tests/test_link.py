@@ -105,18 +105,19 @@ def test_a_connection_that_was_given_up_is_not_taken_to_the_server(tmp_path):
 def test_a_large_answer_waits_for_a_slow_reader(tmp_path):
     run_dir = RunDir(tmp_path)
     link = make_link(run_dir)
-    size = 30_000_000
+    sent = os.urandom(1000) * 30_000
     with server(run_dir, tmp_path / "a", b"x") as connections:
         slow = dial(link)
         assert hears(slow, b"xearly ")
-        sender = threading.Thread(target=lambda: connections[0].sendall(bytes(size)))
+        sender = threading.Thread(target=lambda: connections[0].sendall(sent))
         sender.start()
         sender.join(1.0)
         assert sender.is_alive()  # nobody holds it all in memory
-        got = 0
-        while got < size:
-            got += len(slow.recv(1 << 20))
+        got = bytearray()
+        while len(got) < len(sent):
+            got += slow.recv(1 << 20)
         sender.join(20)
+        assert got == sent
 
 
 def test_no_other_process_may_use_the_link(tmp_path):

@@ -162,6 +162,19 @@ def test_noise_is_a_function_of_seed_and_call(exported, agent):
     )
 
 
+def test_batches_of_several_sizes_take_turns(exported, agent):
+    """Inputs and actions stay in memory of their own for each size."""
+    actor = Actor(one(exported, policies.GREEDY).path)
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(size, 3)).astype(np.float32) for size in (4, 1, 4, 2, 1)]
+    actions = [actor.act(batch) for batch in batches]  # no call overwrites another's
+    for batch, got in zip(batches, actions):
+        expected = agent.policy.action(ts.restart(batch, len(batch))).action
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        actor.act(np.zeros((2, 5), np.float32))
+
+
 def test_weights_can_be_swapped(exported):
     actor = Actor(one(exported, policies.GREEDY).path)
     vector = actor.variables_vector()

@@ -79,16 +79,18 @@ def test_rows_arrive_whole_and_each_is_used_once_a_pool(serve, length, run_dir):
     feeder = Feeder(
         f"127.0.0.1:{server.port}", LEARNER, length, ROW.size, seed=0, poison=Poison(run_dir)
     )
-    counts = collections.Counter()
+    counts, followed = collections.Counter(), 0
     for _ in range(60):
         block = next_block(feeder)
         assert block.shape == (2, 8, 3)
         flat = block.reshape(-1, 3)
         np.testing.assert_array_equal(flat, [row(i) for i in flat[:, 0]])
         counts.update(flat[:, 0].astype(int).tolist())
+        followed += (np.diff(flat[:, 0]) == 1).sum()
         segments = collections.Counter(flat[:, 0].astype(int) // length)
         assert all(n % length == 0 for n in segments.values())  # whole segments in one pool
     assert len(counts) == 64
+    assert followed < 60 * 15 / 4  # 0.8 of them if segments were not mixed
 
 
 def test_a_segment_that_is_not_full_is_not_sent(serve):

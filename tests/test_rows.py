@@ -92,3 +92,5 @@ def test_a_sound_row_is_finite_and_within_the_limit():
         block[1, i, i] = bad
     block[0, 0] = [rows.LIMIT, -rows.LIMIT, 0]
     np.testing.assert_array_equal(rows.sound(block), [[True] * 4, [False] * 3 + [True]])
+    assert not rows.all_sound(block) and not rows.all_sound(block[1, :1])
+    assert rows.all_sound(block[0]) and rows.all_sound(block[:0])

@@ -8,10 +8,12 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks import whole_run
 from sactory import status, supervision
 from sactory.run_dir import read_json, write_json
 from tests.fake_tree import FAKE, FINISH, NEEDS_DAEMONTOOLS, STEADY, Run, until
@@ -216,3 +218,21 @@ def test_orphans_of_a_reaper_that_broke_are_ended(run):
     assert "the reaper of the programs ended with 1" in err
     assert run.processes() == {}
     assert (run.dir.root / "saved_train").exists()
+
+
+def test_a_run_frozen_as_a_whole_goes_on(run):
+    process = run.run(STEADY)
+    until(lambda: run.beating(*STEADY))
+    frozen = whole_run.Tree(process.pid)
+    frozen.stop()
+    until(lambda: all(p.status() == "stopped" for p in frozen.processes()))
+    assert len(frozen.processes()) > 2 * len(STEADY)
+    assert frozen.cpu_seconds() > 0
+    began = time.time()
+    frozen.go_on()
+    until(lambda: all(read_json(run.dir.status(name))["time"] > began for name in STEADY))
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert {run.state(name).starts for name in STEADY} == {1}
+    assert run.processes() == {}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,25 @@ def test_missing_daemontools_is_one_line_with_the_remedy(monkeypatch):
     monkeypatch.setattr(daemontools, "search_path", lambda: "/nowhere")
     with pytest.raises(daemontools.UserError, match="apt-get install daemontools"):
         daemontools.require()
+
+
+def test_a_wait_for_signals_that_was_frozen_takes_none_that_nobody_sent():
+    signals = "(signal.SIGCHLD, signal.SIGTERM)"
+    text = f"""import signal, sys
+from supervise import processes
+signal.pthread_sigmask(signal.SIG_BLOCK, {signals})
+while not (taken := processes.take_signal({signals}, 0.02)):
+    print(flush=True)
+sys.exit(taken)
+"""
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # it waits
+    for _ in range(10):
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        threading.Event().wait(0.04)  # until its own wait is over, too
+        process.send_signal(signal.SIGCONT)
+        os.waitpid(process.pid, os.WCONTINUED)
+    process.terminate()
+    assert process.wait(30) == signal.SIGTERM

@@ -95,6 +95,11 @@ class SacAgent(tf_agent.TFAgent):
             train_step_counter=tf.Variable(0, trainable=False, dtype=tf.int64, name="train_step"),
         )
 
+    @tf.function(autograph=False)
+    def _joined_policy(self) -> tf.Tensor:
+        # One eager tensor and not one a variable: TensorFlow on Python 3.11 loses 48 bytes of each.
+        return tf.concat([tf.reshape(v, [-1]) for v in self.actor_variables], axis=0)
+
     @property
     def actor_variables(self) -> tuple[tf.Variable, ...]:
         """What a policy needs to act, in the order of `policy.variables()`."""
@@ -102,7 +107,7 @@ class SacAgent(tf_agent.TFAgent):
 
     def policy_vector(self) -> np.ndarray:
         """The policy's weights as one flat float32 vector `[W]`, in `actor_variables`' order."""
-        return np.concatenate([v.numpy().ravel() for v in self.actor_variables])
+        return self._joined_policy().numpy()
 
     def copy_policies(self) -> tuple[GreedyPolicy, CollectPolicy]:
         """Greedy and collect policy on variables of their own (one set), for exports."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import queue
 import threading
 
-import numpy as np
 import reverb
 import tensorflow as tf
 from absl import logging
@@ -47,7 +46,7 @@ class Feeder:
         self._length = segment_length
         self._items = tables.pool_items(learner, segment_length)
         self._in_flight = learner.max_in_flight or max(2, min(self._items, 2 * learner.batch_size))
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
         self._blocks: queue.Queue[tf.Tensor] = queue.Queue(_QUEUED_BLOCKS)
         self._target = target
         self.poison = poison
@@ -78,7 +77,7 @@ class Feeder:
             max_in_flight_samples_per_worker=self._in_flight,
             num_workers_per_iterator=1,
         )
-        dataset = dataset.batch(self._items, drop_remainder=True).map(lambda sample: sample.data)
+        dataset = dataset.batch(self._items, drop_remainder=True).map(self._mix)
         options = tf.data.Options()
         options.threading.private_threadpool_size = 1
         options.autotune.enabled = False
@@ -88,9 +87,9 @@ class Feeder:
         try:
             while True:
                 try:
-                    for segments in self._dataset():
-                        self.poison.check(segments)
-                        self._blocks.put(self._mix(segments))
+                    for block in self._dataset():
+                        self.poison.check(block)
+                        self._blocks.put(block)
                     raise RuntimeError("the stream ended")
                 except tf.errors.InvalidArgumentError as e:
                     self.poison.drop(f"an item of another shape or type: {e.message}")
@@ -100,9 +99,9 @@ class Feeder:
             logging.error("the sampling stream broke: %s", e)
             self.error = e
 
-    def _mix(self, segments: tf.Tensor) -> tf.Tensor:
+    def _mix(self, sample: reverb.ReplaySample) -> tf.Tensor:
         """Segments `[N, L, row]` to a block; rows of one segment spread over the pool."""
-        if self._length == 1:
-            return tf.reshape(segments, self._shape)
-        rows = segments.numpy().reshape(-1, self._shape[-1])
-        return tf.constant(rows[self._random.permutation(len(rows))].reshape(self._shape))
+        rows = tf.reshape(sample.data, [-1, self._shape[-1]])
+        if self._length > 1:
+            rows = tf.random.shuffle(rows, seed=self._seed)
+        return tf.reshape(rows, self._shape)

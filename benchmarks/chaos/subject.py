@@ -96,6 +96,11 @@ class Subject:
             )
 
     @property
+    def pid(self) -> int | None:
+        """Of `sactory run`; None before it is started."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """Of `sactory run`; None while it goes on."""
         return None if self._process is None else self._process.poll()

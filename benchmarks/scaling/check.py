@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.rounds import ROOT
 from benchmarks.scaling.model import Costs, Situation, loads, predict
-from benchmarks.scaling.site import Site, cpu_seconds, environment
+from benchmarks.scaling.site import Site, environment
+from benchmarks.worker import cpu_seconds
 from collect.refresher import interval
 from sactory import policies
 from sactory.errors import UserError
@@ -37,7 +38,7 @@ _OVERRIDES = (
     f"train.SacAgent.hidden_sizes = ({_HIDDEN}, {_HIDDEN})",
 )
 _CONFIG = "configs/sac.gin"
-_START_SECONDS = 180.0
+_START_SECONDS = 900.0
 _SETTLE_SECONDS = 5.0
 
 

@@ -28,13 +28,13 @@ def main(root: str, first: str, count: str) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
-    def collect(worker: int) -> None:
+    def make(worker: int) -> Worker:
         client = reverb.Client(client_lib.target(run_dir))
-        Worker(run_dir, worker, stop, Heartbeat(run_dir, "collect", worker), client).run()
+        return Worker(run_dir, worker, stop, Heartbeat(run_dir, "collect", worker), client)
 
     client_lib.connect(run_dir, stop.event)
-    ids = range(int(first), int(first) + int(count))
-    threads = [threading.Thread(target=collect, args=[worker]) for worker in ids]
+    workers = [make(worker) for worker in range(int(first), int(first) + int(count))]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rounds import ROOT
+from benchmarks.rounds import ROOT, worker_environment
 from benchmarks.scaling.model import Connection, Cost, Costs, Line
-from benchmarks.scaling.site import Relay, Site, environment, holdings
+from benchmarks.scaling.site import Relay, Site, holdings
 
 CONFIG = "configs/tasks/cheetah_run.gin"
 LENGTHS = (1, 16)
@@ -48,7 +48,7 @@ class Client:
             self._process = subprocess.Popen(
                 [*words, str(site.run_dir), str(site.pid)],
                 cwd=ROOT,
-                env=environment(),
+                env=worker_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=says,

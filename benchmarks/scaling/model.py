@@ -11,7 +11,7 @@ Pure arithmetic. Every load is a sum of rates times unit costs:
 with C collectors, R rows/s, U updates/s, segments of L rows, batches of B rows, W bytes of weights,
 fetches = C times whichever is rarer: looks for newer weights, or publications.
 What is held against a limit: the server's cores, its gate (one thread, one core), the trainer's
-cores, its thread that publishes (one core), and the server's network in each direction.
+cores, its thread that publishes (one core), and the busier direction of the server's network.
 """
 
 from __future__ import annotations
@@ -177,8 +177,9 @@ class Prediction:
     Attributes:
         rows_per_second: Of all collectors.
         updates_per_second: Of the trainer.
-        loads: Share of each resource that is used, 1 when it is full; more than 1 where the
-            collectors' rounds alone are too many, and no row gets through as fast as it should.
+        refresh_seconds: Between two rounds of a collector; longer than wished where the server,
+            its gate or the network is full.
+        loads: Share of each resource that is used at these rates.
         rows_limit: What holds the rows: a resource, or `collectors`.
         updates_limit: What holds the updates: a resource, or `rows`.
         collector_seconds: CPU seconds per second that each collector spends on rounds and inserts.
@@ -186,6 +187,7 @@ class Prediction:
 
     rows_per_second: float
     updates_per_second: float
+    refresh_seconds: float
     loads: dict[str, float]
     rows_limit: str
     updates_limit: str
@@ -243,29 +245,46 @@ def loads(costs: Costs, s: Situation, rows: float, updates: float) -> dict[str, 
 
 
 def predict(costs: Costs, s: Situation) -> Prediction:
-    """The rates that a run reaches, and what holds it."""
-    wish = s.collectors * s.rows_per_second
+    """The rates that a run reaches, and what holds it.
+
+    First the trainer takes what it can of what the collectors make. Where the server, its gate or
+    the network can't carry that, all that share it slow down alike: rows, updates and rounds.
+    """
     ratio = s.updates_per_row
+    rows = s.collectors * s.rows_per_second
     if s.sync:
         if ratio is None:
             raise ValueError("a synchronous run has a ratio")
-        rows, limit = _largest(lambda x: loads(costs, s, x, ratio * x), wish)
-        rows_limit, updates, updates_limit = limit or "collectors", ratio * rows, limit or "rows"
+        rows, own = _largest(lambda x: _of(_TRAINERS, loads(costs, s, x, ratio * x)), rows)
+        updates = ratio * rows
     else:
-        rows, limit = _largest(lambda x: loads(costs, s, x, 0.0), wish)
-        rows_limit = limit or "collectors"
         most = s.trainer_cores / s.update_seconds if ratio is None else ratio * rows
-        updates, limit = _largest(lambda x: loads(costs, s, rows, x), most)
-        updates_limit = limit or "rows"
-    work = _collectors(costs, s, rows, updates)
+        updates, own = _largest(lambda x: _of(_TRAINERS, loads(costs, s, rows, x)), most)
+
+    def slowed(x: float) -> Situation:
+        return dataclasses.replace(s, refresh_seconds=s.refresh_seconds / x)
+
+    pace, shared = _largest(
+        lambda x: _of(_SHARED, loads(costs, slowed(x), x * rows, x * updates)), 1.0
+    )
+    reached = slowed(pace)
+    work = _collectors(costs, reached, pace * rows, pace * updates)
     return Prediction(
-        rows_per_second=rows,
-        updates_per_second=updates,
-        loads=loads(costs, s, rows, updates),
-        rows_limit=rows_limit,
-        updates_limit=updates_limit,
+        rows_per_second=pace * rows,
+        updates_per_second=pace * updates,
+        refresh_seconds=reached.refresh_seconds,
+        loads=loads(costs, reached, pace * rows, pace * updates),
+        rows_limit=shared or (own if s.sync else None) or "collectors",
+        updates_limit=shared or own or "rows",
         collector_seconds=work.client / s.collectors,
     )
+
+
+_TRAINERS, _SHARED = ("trainer", "publisher"), ("server", "gate", "network")
+
+
+def _of(names: tuple[str, ...], used: dict[str, float]) -> dict[str, float]:
+    return {name: used[name] for name in names}
 
 
 def _largest(load: Callable[[float], dict[str, float]], most: float) -> tuple[float, str | None]:
@@ -277,4 +296,4 @@ def _largest(load: Callable[[float], dict[str, float]], most: float) -> tuple[fl
         middle = (low + high) / 2
         low, high = (middle, high) if max(load(middle).values()) <= 1 else (low, middle)
     at_limit = load(high)
-    return low, max(at_limit, key=lambda name: at_limit[name])
+    return high, max(at_limit, key=lambda name: at_limit[name])

@@ -75,9 +75,11 @@ def predictions_table(costs: Costs, situation: Situation, refresh: float | None 
         told = predict(costs, replace(situation, collectors=count, refresh_seconds=seconds))
         shares = [f"{100 * told.loads[name]:.0f} %" for name in told.loads]
         rates = [f"{told.rows_per_second:.0f}", f"{told.updates_per_second:.0f}"]
-        rows.append([str(count), *rates, *shares, told.rows_limit, told.updates_limit])
+        limits = [told.rows_limit, told.updates_limit]
+        rows.append([str(count), *rates, f"{told.refresh_seconds:.2g}", *shares, *limits])
     names = list(predict(costs, situation).loads)
-    return _markdown(["collectors", "rows/s", "updates/s", *names, "rows by", "updates by"], rows)
+    head = ["collectors", "rows/s", "updates/s", "s between rounds", *names]
+    return _markdown([*head, "rows held by", "updates by"], rows)
 
 
 def check_table(records: list[dict[str, Any]]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import reverb
 
 from benchmarks import worker
-from benchmarks.scaling.site import cpu_seconds, thread_seconds
+from benchmarks.scaling.site import thread_seconds
 from collect.writer import SegmentWriter
 from sactory import client as client_lib
 from sactory import config, progress, settings, supervision, weights
@@ -63,7 +63,8 @@ class Units:
             while not self._writer.flush(_WAIT_SECONDS):
                 continue
             self._reports += 1
-            self._writer.add(self._rows[self._reports % len(self._rows)])
+            start = self._reports % len(self._rows)
+            self._writer.add(self._rows[start : start + 1])
         return 1
 
     def sample(self, size: int) -> int:
@@ -126,8 +127,7 @@ class Units:
         link = Link(self._run_dir, lambda target: True)
         client = reverb.Client(link.target)
         writer = SegmentWriter(client, self._length, self._row_size)
-        for row in self._rows[: self._length]:
-            writer.add(row)
+        writer.add(self._rows[: self._length])
         assert writer.flush(_WAIT_SECONDS)
         self._connections.append((link, client, writer))
         return 1
@@ -151,7 +151,7 @@ def measure(call: Callable[[int], int], order: dict[str, Any], server: int) -> d
     """Makes units for a while, or a number of calls, and tells what they took."""
 
     def used() -> tuple[float, ...]:
-        server_seconds, gate = cpu_seconds(server), thread_seconds(server, "gate")
+        server_seconds, gate = worker.cpu_seconds(server), thread_seconds(server, "gate")
         return time.perf_counter(), time.process_time(), server_seconds, gate
 
     units = calls = 0
