@@ -134,6 +134,22 @@ def test_a_restart_resumes_the_same_lesson(rig, saved):
     assert published(rig).lessons["level"] == "high"
 
 
+def test_a_change_that_was_kept_but_not_logged_is_logged_by_the_next_start(rig):
+    learner = rig.start().learner
+    Collector(rig).plays(published(rig), 4)
+    learner._publisher.round()
+    crash(rig._starts[-1])
+    learner._journal.close()
+    rig.run_dir.train_log.unlink()  # the crash was faster than its disk
+    for _ in range(2):  # once is enough
+        learner = rig.start().learner
+        learner._journal.close()
+        crash(rig._starts[-1])
+    events = [r for r in read_log(rig.run_dir.train_log) if r.get("event") == "curriculum"]
+    assert [event["changes"] for event in events] == [["level: lesson low -> middle"]]
+    assert events[0]["version"] == 1
+
+
 def test_a_damaged_state_file_gives_way_to_the_checkpoint(rig, caplog):
     learner = rig.start().learner
     Collector(rig).plays(published(rig), 4)

@@ -19,7 +19,7 @@ from sactory.curriculum import Clock, Coordinator, Curriculum, Report, State, ch
 from sactory.curriculum.binding import load_for_run
 from sactory.curriculum.evaluations import Evaluations
 from sactory.curriculum.state import EVAL
-from sactory.metrics import CURRICULUM
+from sactory.metrics import CURRICULUM, read_log
 from sactory.progress import Book, Entry
 from sactory.run_dir import RunDir
 from sactory.triggers import Every
@@ -74,6 +74,8 @@ class CurriculumLessons(Lessons):
         self._path = run_dir.curriculum_state
         self._curriculum, self._journal = curriculum, journal
         newest = max(filter(None, [saved, self._kept()]), key=_order, default=None)
+        self._changes: list[str] = (newest or {}).get("changes", [])
+        self._told_version = _told_version(run_dir)
         self._coordinator = Coordinator(curriculum, incarnation, newest)
         self._max_env_steps = settings.Run().max_env_steps
         self._lock = threading.Lock()
@@ -113,10 +115,12 @@ class CurriculumLessons(Lessons):
             before = self._coordinator.state
             state = self._coordinator.update(clock, reports)
             now = time.monotonic()
+            if state.version != before.version:
+                self._changes = changes(before, state)
             if state.version != self._kept_version or self._keep_due(now):
                 self._keep()
-            if state.version != before.version:
-                self._tell_changes(before, book)
+            if state.version != self._told_version:  # or a start that was killed made the change
+                self._tell_changes(book)
             if state.version != before.version or self._tell_due(now):
                 self._journal.scalars(CURRICULUM, self._values(), book)
             return state
@@ -136,6 +140,7 @@ class CurriculumLessons(Lessons):
         record = {
             "format": FORMAT,
             **self._coordinator.to_json(),
+            "changes": self._changes,
             "late_reports": self._coordinator.late_reports,
             "parameters": {n: node.text(state) for n, node in self._curriculum.params.items()},
             "time": time.time(),
@@ -146,15 +151,15 @@ class CurriculumLessons(Lessons):
             logging.error("%s can't be written, going on: %s", self._path, e)
         self._kept_version = state.version
 
-    def _tell_changes(self, before: State, book: Book) -> None:
+    def _tell_changes(self, book: Book) -> None:
         state = self._coordinator.state
-        lines = changes(before, state)
-        logging.info("curriculum, version %d: %s", state.version, "; ".join(lines))
+        self._told_version = state.version
+        logging.info("curriculum, version %d: %s", state.version, "; ".join(self._changes))
         self._journal.event(
             "curriculum",
             book,
             version=state.version,
-            changes=lines,
+            changes=self._changes,
             difficulty=state.difficulty,
             lessons=state.lessons,
             incarnation=state.incarnation,
@@ -179,6 +184,12 @@ class CurriculumLessons(Lessons):
             values[f"{name}/low"], values[f"{name}/high"] = float(np.min(low)), float(np.max(high))
             values[f"{name}/mean"] = float(np.mean([draw[name] for draw in draws]))
         return values
+
+
+def _told_version(run_dir: RunDir) -> int:
+    """The version that the log's newest `curriculum` event told of."""
+    events = [row for row in read_log(run_dir.train_log) if row.get("event") == "curriculum"]
+    return events[-1].get("version", 0) if events else 0
 
 
 def _order(saved: dict[str, Any]) -> tuple[int, ...]:
