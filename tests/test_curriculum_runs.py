@@ -70,11 +70,15 @@ class Collector:
         client_lib.put_json(self.client, tables.PROGRESS, record)
 
 
-def published(rig):
-    """What a collector that looks now hears."""
+def heard(rig):
+    """What a collector that looks now hears of the curriculum."""
     infos = client_lib.table_infos(rig.client)
     (message,) = client_lib.take_json(rig.client, tables.STATE, infos)
-    state = progress.RunState.from_json(message).curriculum
+    return progress.RunState.from_json(message).curriculum
+
+
+def published(rig):
+    state = heard(rig)
     assert state is not None
     return state
 
@@ -167,7 +171,7 @@ def test_a_checkpoint_holds_the_curriculum_only_where_there_is_one(tmp_path, sta
     try:
         start = rig.start()
         assert start.run(1) == supervision.RETRY
-        assert published(rig) is None
+        assert heard(rig) is None
     finally:
         rig.close()
     (checkpoint,) = on_disk.find(rig.run_dir.trainer_checkpoints)
