@@ -35,8 +35,14 @@ REQUIREMENTS = [
     "rich>=14",
 ]
 
+GYMNASIUM = [
+    "gymnasium==1.3.0; python_version >= '3.10'",  # 1.4 wants newer typing_extensions
+    "gymnasium==1.1.1; python_version < '3.10'",  # the last one for Python 3.9
+]
+
 EXTRAS = {
     "dev": [
+        *GYMNASIUM,
         "basedpyright>=1.39",
         "hypothesis>=6.141",
         "jsonschema>=4.23",
@@ -46,6 +52,9 @@ EXTRAS = {
         "ruff>=0.17.5,<0.18",  # another minor version formats differently
         "uv>=0.13,<0.14",
     ],
+    "gymnasium": GYMNASIUM,
+    # Not in the lock: 100 MB that few runs need. Wheels for Python 3.9-3.11.
+    "pybullet": [*GYMNASIUM, "pybullet==3.2.7", "pybullet-envs-gymnasium==0.6.0"],
     # What tensorflow[and-cuda]==2.15.1 asks for. Not in the lock: 2 GB that few machines can use.
     "gpu": [
         "nvidia-cublas-cu12==12.2.5.6",

@@ -114,6 +114,7 @@ def publish(run_dir: RunDir) -> None:
     from sactory.specs import Specs, to_tf_agents
     from train.agent import SacAgent
     from train.export import Exporter
+    from train.lessons import Lessons
     from train.publisher import Publisher
 
     config.load(run_dir)
@@ -126,7 +127,7 @@ def publish(run_dir: RunDir) -> None:
     client = client_lib.connect(run_dir, stop)
     assert client is not None
     length = settings.Replay().segment_length
-    publisher = Publisher(run_dir, client, stop, length, progress.Book(), 1)
+    publisher = Publisher(run_dir, client, stop, length, progress.Book(), 1, Lessons())
     publisher.start(0, vector)
     exporter = Exporter(run_dir, agent)
     exporter.export(vector, 0, 0, 1)

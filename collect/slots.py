@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from tf_agents.environments import py_environment
 from tf_agents.trajectories import time_step as ts
 
 from collect.adder import NStepAdder
+from collect.draws import Draws
+from sactory.curriculum.state import scalar_of
 from sactory.rows import LIMIT, UNSOUND, all_sound, join_key, sound
 from sactory.specs import Specs
 
@@ -30,16 +32,22 @@ class Slots:
         envs: The environments.
         specs: The run's frozen specs.
         adder: Builds their rows.
+        draws: What the parameters of each episode are.
 
     Attributes:
-        observations: The newest flat observations, float32 `[E, O]`, what the policy acts on next.
+        observations: The newest flat observations, float32 `[E, O]`, what the policy acts on next;
+            zeros before `begin`.
         refused: Steps that were refused since the start.
     """
 
     def __init__(
-        self, envs: Sequence[py_environment.PyEnvironment], specs: Specs, adder: NStepAdder
+        self,
+        envs: Sequence[py_environment.PyEnvironment],
+        specs: Specs,
+        adder: NStepAdder,
+        draws: Draws,
     ):
-        self._envs, self._adder = list(envs), adder
+        self._envs, self._adder, self._draws = list(envs), adder, draws
         keys = specs.observation if isinstance(specs.observation, dict) else [None]
         self._sensors, size = [], 0
         for key, spec in zip(keys, specs.sensors.values()):
@@ -54,8 +62,14 @@ class Slots:
         self._next = np.zeros((count, size), np.float32)
         self._returns, self._lengths = [0.0] * count, [0] * count
         self._began = [0.0] * count
-        for number in range(count):
-            self._begin(number)
+        self._has_begun = False
+
+    def begin(self) -> None:
+        """Begins the first episodes, unless they have begun."""
+        if not self._has_begun:
+            for number in range(len(self._envs)):
+                self._begin(number)
+            self._has_begun = True
 
     def step(
         self, actions: np.ndarray, policy_step: int
@@ -109,11 +123,13 @@ class Slots:
                 self._lengths[number] += self._repeat
                 if not last[number]:
                     continue
+                info = self._info(number)
                 episode = {
                     "episode_return": self._returns[number],
                     "length": self._lengths[number],
                     "duration": time.monotonic() - self._began[number],
-                    "success": self._success(number),
+                    "success": scalar_of(info, "success"),
+                    "played": self._draws.played(number, info),
                 }
                 episodes.append(episode)
             self._begin(number)
@@ -184,21 +200,24 @@ class Slots:
         self._began[number] = time.monotonic()
 
     def _first(self, number: int) -> ts.TimeStep:
-        """An episode's first step; whatever reset() raises is a try that failed."""
+        """An episode's first step; whatever the environment raises is a try that failed."""
+        call = "set_parameters()"
         try:
+            self._draws.begin(number, self._envs[number])
+            call = "reset()"
             return self._envs[number].reset()
         except Exception as e:
-            raise BadStepError(f"reset() raised {type(e).__name__}: {e}") from e
+            raise BadStepError(f"{call} raised {type(e).__name__}: {e}") from e
 
-    def _success(self, number: int) -> float | None:
-        """Where the environment tells, through `get_info()['success']`."""
+    def _info(self, number: int) -> Mapping[str, Any]:
+        """What the environment tells of the episode that has ended."""
         if not self._has_info[number]:
-            return None
+            return {}
         try:
-            success = float(self._envs[number].get_info()["success"])
+            info: Any = self._envs[number].get_info()
         except Exception:  # a user's code; an episode without a verdict is no mistake
-            return None
-        return success if math.isfinite(success) else None
+            return {}
+        return info if isinstance(info, Mapping) else {}
 
 
 def _has_info(env: py_environment.PyEnvironment) -> bool:

@@ -13,6 +13,7 @@ import reverb
 from absl import logging
 
 from collect.adder import NStepAdder
+from collect.draws import draws_for_run
 from collect.refresher import Refresher, interval
 from collect.slots import Slots
 from collect.writer import SegmentWriter
@@ -67,7 +68,8 @@ class Worker:
         for env in envs:
             check_env_matches(specs, env)
         adder = NStepAdder(specs.row, replay.n_step, replay.gamma, num_envs)
-        self._slots = Slots(envs, specs, adder)
+        self._draws = draws_for_run(run_dir, envs[0], worker, heartbeat.starts)
+        self._slots = Slots(envs, specs, adder, self._draws)
         self._specs = specs
         self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)
         self._refresher = Refresher(
@@ -117,9 +119,10 @@ class Worker:
     def _choose_actions(self) -> np.ndarray | None:
         """Actions `[E, A]`, or None while there is nothing to act with."""
         state = self._refresher.state
-        if state is None:
+        if state is None or not self._draws.follow(state):
             self._heartbeat.update(state="waiting for the trainer")
             return None
+        self._slots.begin()
         if self._replay.mode == "async" and (
             self._refresher.trainer_silence > self._replay.async_patience
         ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +17,10 @@ from absl import logging
 from tf_agents.environments import py_environment
 from tf_agents.trajectories import time_step as ts
 
+from eval.parameters import parameters_for_run
 from eval.video import Film
 from sactory import envs, settings
+from sactory.curriculum.state import scalar_of
 from sactory.run_dir import RunDir
 from sactory.specs import Specs, check_env_matches
 from sactory.supervision import Stop
@@ -43,16 +46,18 @@ class Score:
         lengths: Env steps, `[N]`.
         successes: Whether each was solved, `[N]`; None where the environment does not say.
         seconds: Wall-clock time of the evaluation.
+        more: What else the row tells: of the curriculum.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     successes: np.ndarray | None
     seconds: float
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def row(self) -> dict[str, float]:
+    def row(self) -> dict[str, Any]:
         """The metrics of the evaluation by their registered names."""
-        row = {
+        row: dict[str, Any] = {
             "episode_reward": float(self.returns.mean()),
             "episode_length": float(self.lengths.mean()),
             "episode_reward_std": float(self.returns.std()),
@@ -60,6 +65,7 @@ class Score:
             "episode_reward_max": float(self.returns.max()),
             "episodes": len(self.returns),
             "duration": self.seconds,
+            **self.more,
         }
         if self.successes is not None:
             row["success"] = float(self.successes.mean())
@@ -84,17 +90,26 @@ class Evaluator:
         self._envs = [self._load(seed) for seed in self._seeds]
         self._fresh = True
         check_env_matches(self._specs, self._envs[0])
+        self._parameters = parameters_for_run(run_dir, self._envs[0])
         self._batch = {
             name: np.zeros((num_episodes, *spec.shape), np.float32)
             for name, spec in self._specs.sensors.items()
         }
 
-    def score(self, actor: Acts, film: Film | None = None) -> Score | None:
+    @property
+    def env(self) -> Any:
+        """The environment of the first episode."""
+        return self._envs[0]
+
+    def score(
+        self, actor: Acts, film: Film | None = None, meta: Mapping[str, Any] | None = None
+    ) -> Score | None:
         """Plays all episodes.
 
         Args:
             actor: The policy.
             film: Records the first episode.
+            meta: The policy's meta.json, which tells of the curriculum when it was exported.
 
         Returns:
             The outcome; None if a stop came first.
@@ -105,7 +120,8 @@ class Evaluator:
         began = time.monotonic()
         count = len(self._envs)
         returns, lengths = np.zeros(count), np.zeros(count)
-        successes: list[float | None] = [None] * count
+        infos: list[Mapping[str, Any]] = [{}] * count
+        self._parameters.follow(meta or {})
         self._reset()
         playing = list(range(count))
         for _ in range(_MAX_ROWS):
@@ -118,7 +134,7 @@ class Evaluator:
                 lengths[i] += self._specs.env["action_repeat"]
                 if not self._hold(i, step) or step.step_type == ts.StepType.LAST:
                     playing.remove(i)
-                    successes[i] = self._success(i)
+                    infos[i] = self._info(i)
                     if film is not None and i == 0:
                         film.capture(self._envs[0], int(lengths[0]))
             if not playing:
@@ -129,9 +145,10 @@ class Evaluator:
                 return None
         else:
             logging.warning("episodes cut at %d rows: the environment has no time limit", _MAX_ROWS)
-        known = [s for s in successes if s is not None]
-        solved = np.array(known) if len(known) == count else None
-        return Score(returns, lengths, solved, time.monotonic() - began)
+        successes = [scalar_of(info, "success") for info in infos]
+        solved = None if None in successes else np.array(successes)
+        more = self._parameters.row(returns, lengths, infos)
+        return Score(returns, lengths, solved, time.monotonic() - began, more)
 
     def close(self) -> None:
         """Frees the environments."""
@@ -151,6 +168,7 @@ class Evaluator:
                     with contextlib.suppress(Exception):
                         self._envs[i].close()
                     self._envs[i] = self._load(seed)
+            self._parameters.set(self._envs[i], seed)
             self._hold(i, self._envs[i].reset())
         self._fresh = False
 
@@ -173,11 +191,10 @@ class Evaluator:
             return self._batch
         return self._batch["observation"]
 
-    def _success(self, i: int) -> float | None:
-        """Where the environment tells, through `get_info()['success']`."""
+    def _info(self, i: int) -> Mapping[str, Any]:
+        """What the environment tells of its episode."""
         try:
             info: Any = self._envs[i].get_info()
         except NotImplementedError:
-            return None
-        success = info.get("success") if isinstance(info, dict) else None
-        return None if success is None else float(success)
+            return {}
+        return info if isinstance(info, Mapping) else {}

@@ -13,30 +13,34 @@ def main(argv: list[str]) -> int:
     """Scores one export, or every export of a run as it comes."""
     flags = Flags(
         "eval",
-        "Scores the greedy policy on fixed seeds. With --step, --episodes or --video it scores\n"
-        "one export and ends; without them it runs beside training and scores every export.",
+        "Scores the greedy policy on fixed seeds. With any other flag it scores one export and\n"
+        "ends; without them it runs beside training and scores every export.",
     )
     flags.string("run_dir", None, "the run directory", required=True)
     flags.string("step", None, "latest, best, or env steps: the nearest export at or below")
     flags.integer("episodes", None, "how many episodes; default: eval.Evaluator.num_eval_episodes")
     flags.boolean("video", False, "record the first episode to R/video/<env_steps>.mp4")
+    flags.string("policy", None, "a scripted policy of the environment's, in an export's place")
     args, _ = flags.parse(argv)
     if args.episodes is not None and args.episodes < 1:
         raise UserError(f"--episodes={args.episodes} must be at least 1")
+    if args.policy is not None and args.step is not None:
+        raise UserError("--step names an export and --policy a scripted policy: give one of them")
     run_dir = RunDir(args.run_dir).require()
     config.load(run_dir)
-    if args.step is None and args.episodes is None and not args.video:
+    if args.step == args.episodes == args.policy is None and not args.video:
         return _beside_training(run_dir)
     plan = cpus.claim("eval", settings.Eval().cpus)  # before numpy is loaded
     from sactory import policies
 
-    export = policies.find_export(run_dir, args.step or "latest")
-    policies.read_meta(export.path)  # a corrupt export is told before TensorFlow is loaded
+    policy = args.policy or policies.find_export(run_dir, args.step or "latest")
+    if args.policy is None:
+        policies.read_meta(policy.path)  # a corrupt export is told before TensorFlow is loaded
     with quiet.hushed():
         _prepare_tensorflow(plan)
         from eval.once import score_once
 
-    return score_once(run_dir, export, args.episodes, args.video)
+    return score_once(run_dir, policy, args.episodes, args.video)
 
 
 def _beside_training(run_dir: RunDir) -> int:

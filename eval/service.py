@@ -126,14 +126,14 @@ class Service:
         if film and self._films:
             try:
                 with Film(self._run_dir.video(export.env_steps), self._settings) as video:
-                    score = self._evaluator.score(actor, video)
+                    score = self._evaluator.score(actor, video, actor.meta)
                 logging.info("filmed %s", video.path)
                 retention.apply(self._run_dir, settings.Run())
                 return score
             except (UserError, RuntimeError, OSError) as e:
                 logging.warning("no videos: %s", e)
                 self._films = False
-        return self._evaluator.score(actor)
+        return self._evaluator.score(actor, meta=actor.meta)
 
     def _film_last(self) -> None:
         """Films the run's last policy: only done.json says which one that was."""

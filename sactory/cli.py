@@ -27,6 +27,7 @@ VERBS = {
     "init": ("sactory.init_run", "check a configuration and freeze it into a run directory"),
     "amend": ("sactory.amend", "change limits, intervals, cores or rate of a stopped run"),
     "clean": ("sactory.clean", "remove what the retention rules no longer keep"),
+    "check-env": ("sactory.check_env", "say whether an environment is fit for a run"),
     "curriculum": ("sactory.curriculum.command", "check, show or plot a curriculum file"),
     "status": ("sactory.status", "what a run is doing and why it may be slow or stuck"),
     "replay-server": ("replay_server.main", "program 1: owns the replay tables"),

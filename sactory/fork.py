@@ -14,6 +14,7 @@ from typing import Any
 
 from sactory import config as config_lib
 from sactory import provenance, settings, takeover, trainer_checkpoints
+from sactory.curriculum import binding
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
@@ -28,6 +29,7 @@ _ROWS = (
     "envs.load.name",
     "envs.load.action_repeat",
     "envs.load.task_kwargs",
+    "envs.load.level",
     "replay.segment_length",
     "replay.n_step",
     "replay.gamma",
@@ -194,7 +196,7 @@ class Origin:
         counted = read_json(self.run_dir.trainer_checkpoints / "incarnation.json")
         count = int(counted["count"]) if isinstance(counted, dict) else 0
         if WEIGHTS in self.parts:
-            state = takeover.take_weights(self.checkpoints, new)
+            state = takeover.take_weights(self.checkpoints, new, self._own(new))
             forked.update(train_step=state["train_step"], env_steps=state["env_steps"])
             count = max(count, state["incarnation"])
         if REPLAY in self.parts:
@@ -203,6 +205,15 @@ class Origin:
         if "forked_from" in self.record:
             forked["forked_from"] = self.record["forked_from"]
         return forked
+
+    def _own(self, new: RunDir) -> dict[str, Any]:
+        """What the new run's trainer begins anew, by its name in a checkpoint's state."""
+        # Its hours are its own, and what its replay comes with is another matter.
+        fresh: dict[str, Any] = {"elapsed": 0.0, "foreign_rows": None}
+        # Another curriculum begins at its start; the same one goes on with its lesson.
+        if not binding.same(self.run_dir, new):
+            fresh["curriculum"] = None
+        return fresh
 
 
 def _differing_networks(old: config_lib.Config, new: config_lib.Config) -> Iterator[str]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from sactory import config as config_lib
 from sactory import estimate, fork, provenance, quiet, settings, tls
+from sactory.curriculum import binding
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, whole_directory, write_atomic, write_json
@@ -98,8 +99,9 @@ def init(
     """
     source = config_lib.resolve(config, overrides)
     checked = config_lib.check(source)
+    curriculum = binding.find(checked)
     if _holds_run(run_dir):
-        _compare(run_dir, checked, origin)
+        _compare(run_dir, checked, curriculum, origin)
         return False
     _check_writable(run_dir.root)
     seed = checked.get(settings.Replay).seed_from
@@ -108,19 +110,19 @@ def init(
     if origin is not None:
         origin.check_settings(checked)
         origin.make_importable()
-    specs = _build_specs(checked)
+    specs = _build_specs(checked, curriculum)
     if origin is not None:
         origin.check_specs(specs)
     needs = estimate.estimate(checked, specs)
     print(estimate.check_fits(needs, checked, run_dir.root))
-    text = source.text + _unbound_defaults(checked)
+    text = source.text + _unbound_defaults(checked) + curriculum.setting
     record = provenance.record(text, os.fspath(config), list(overrides))
-    record["estimate"] = vars(needs)
+    record.update(estimate=vars(needs), **curriculum.record)
     try:
-        _freeze(run_dir, text, specs, record, origin)
+        _freeze(run_dir, text, specs, record, curriculum, origin)
     except OSError as e:
         if _holds_run(run_dir):  # another init was faster
-            _compare(run_dir, checked, origin)
+            _compare(run_dir, checked, curriculum, origin)
             return False
         raise UserError(f"{run_dir.root} can't be written: {e.strerror or e}") from e
     return True
@@ -147,7 +149,12 @@ def _holds_run(run_dir: RunDir) -> bool:
     return False
 
 
-def _compare(run_dir: RunDir, asked: config_lib.Config, origin: fork.Origin | None = None) -> None:
+def _compare(
+    run_dir: RunDir,
+    asked: config_lib.Config,
+    curriculum: binding.Binding,
+    origin: fork.Origin | None = None,
+) -> None:
     """Refuses settings that differ from the frozen ones; the message is their difference.
 
     An amended setting may be asked for as it was at first: the first command still resumes.
@@ -162,6 +169,7 @@ def _compare(run_dir: RunDir, asked: config_lib.Config, origin: fork.Origin | No
         if was != now and at_first.get(key, _ABSENT) != now:
             changed += [f"- {key} = {was!r}"] if was is not _ABSENT else []
             changed += [f"+ {key} = {now!r}"] if now is not _ABSENT else []
+    changed += curriculum.differences(run_dir)
     if changed:
         listing = "\n".join(changed)
         raise UserError(
@@ -187,7 +195,7 @@ def _check_writable(root: Path) -> None:
         raise UserError(f"--run_dir {root} can't be made in {parent}: {e.strerror or e}") from e
 
 
-def _build_specs(checked: config_lib.Config) -> Specs:
+def _build_specs(checked: config_lib.Config, curriculum: binding.Binding) -> Specs:
     """Builds the environment once, reads its specs and looks at one observation."""
     from sactory import envs
 
@@ -201,6 +209,8 @@ def _build_specs(checked: config_lib.Config) -> Specs:
     try:
         with _blaming(f"environment {wanted.name} has no usable specs"):
             specs = Specs.of_env(env, wanted, source)
+        with _blaming(f"environment {wanted.name} has no usable parameters"):
+            curriculum.check_environment(env)
         with _blaming(f"environment {wanted.name} can't be reset"):
             first = env.reset().observation
         _check_observation(specs, first)
@@ -252,6 +262,7 @@ def _freeze(
     text: str,
     specs: Specs,
     record: dict[str, Any],
+    curriculum: binding.Binding,
     origin: fork.Origin | None,
 ) -> None:
     """Writes the run directory, whole or not at all; it is private to its user (0700)."""
@@ -266,6 +277,7 @@ def _freeze(
                 new.code.mkdir()
                 shutil.copy2(specs.env["file"], new.code)
             tls.make_certificates(new.tls)
+            curriculum.freeze(new)
             if origin is not None:
                 record["forked_from"] = origin.take(new)
             write_json(new.provenance, record)

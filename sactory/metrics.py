@@ -1,9 +1,8 @@
-"""What is measured, under which names, and the thread that writes it down.
+"""The thread that writes down what is measured.
 
-`REGISTRY` is the one list of metrics, with units; docs/metrics.md explains each with its formula
-and a test holds the two together. `MetricsWriter` puts rows into a JSON-lines log, TensorBoard and
-the console from a thread of its own, so a slow or full disk never delays its caller. It computes
-nothing: means and rates are made where the numbers are.
+Names and units are `sactory.metric_names`'. `MetricsWriter` puts rows into a JSON-lines log,
+TensorBoard and the console from a thread of its own, so a slow or full disk never delays its
+caller. It computes nothing: means and rates are made where the numbers are.
 """
 
 from __future__ import annotations
@@ -22,65 +21,23 @@ from absl import logging
 
 from sactory.event_file import EventFile
 from sactory.json_lines import JsonLines, plain, read_log
+from sactory.metric_names import CURRICULUM, EVAL, LABELS, REGISTRY, STAMP, TRAIN, is_known
 
-__all__ = ["REGISTRY", "MetricsWriter", "console_line", "eval_line", "read_log", "train_line"]
+__all__ = [
+    "CURRICULUM",
+    "EVAL",
+    "REGISTRY",
+    "TRAIN",
+    "MetricsWriter",
+    "console_line",
+    "eval_line",
+    "read_log",
+    "train_line",
+]
 
-TRAIN = "train"
-EVAL = "eval"
-COLLECT = "collect"
 RETRY_SECONDS = 1.0
 MAX_SCALARS = 10_000  # TensorBoard rows that wait for the disk; log rows are never given up
 
-
-_STAMP = {"step": "env steps", "time": "unix seconds"}
-_EPISODES = {
-    "episode_reward": "reward",
-    "episode_length": "env steps",
-    "success": "fraction",
-    "duration": "seconds",
-}
-# Names and units by kind of row. `<kind>/<name>` in TensorBoard; formulas in docs/metrics.md.
-REGISTRY: dict[str, dict[str, str]] = {
-    TRAIN: {
-        **_STAMP,
-        **_EPISODES,
-        "episode": "episodes",
-        "train_step": "train steps",
-        "batch_reward": "reward",
-        "actor_loss": "reward",
-        "critic_loss": "reward^2",
-        "alpha_loss": "nats",
-        "alpha": "reward per nat",
-        "entropy": "nats",
-        "q_mean": "reward",
-        "ratio": "train steps per row",
-        "replay_size": "rows",
-        "env_steps_per_second": "env steps per second",
-        "updates_per_second": "train steps per second",
-    },
-    EVAL: {
-        **_STAMP,
-        **_EPISODES,
-        "train_step": "train steps",
-        "episodes": "episodes",
-        "episode_reward_std": "reward",
-        "episode_reward_min": "reward",
-        "episode_reward_max": "reward",
-    },
-    COLLECT: {
-        **_STAMP,
-        **_EPISODES,
-        "env_steps_per_second": "env steps per second",
-        "policy_age": "train steps",
-        "refused_steps": "rows",
-        "env_us": "microseconds per row",
-        "policy_us": "microseconds per row",
-        "writer_us": "microseconds per row",
-        "refresh_us": "microseconds per row",
-    },
-}
-# Columns of a row that say what it is about; not measured, so not in TensorBoard.
-LABELS = ("event", "export", "incarnation", "source")
 
 # Console columns: header, key, format. The order and the names are the field's.
 _COLUMNS = {
@@ -205,7 +162,7 @@ class MetricsWriter:
 
     def _check_names(self, kind: str, row: Mapping[str, Any]) -> None:
         for name in row:
-            if name not in REGISTRY[kind] and name not in LABELS and name not in self.unregistered:
+            if not is_known(kind, name) and name not in self.unregistered:
                 self.unregistered.add(name)
                 logging.warning("metric %s/%s is not in sactory.metrics.REGISTRY", kind, name)
 
@@ -215,7 +172,7 @@ class MetricsWriter:
         values = {
             f"{kind}/{name}": float(value)
             for name, value in row.items()
-            if isinstance(value, (bool, int, float)) and name not in (*LABELS, *_STAMP)
+            if isinstance(value, (bool, int, float)) and name not in (*LABELS, *STAMP)
         }
         self._scalars.append((values, int(step), now))
         if len(self._scalars) > MAX_SCALARS:

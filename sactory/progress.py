@@ -7,13 +7,13 @@ or repeated report does no harm. Pure bookkeeping: no tables, no clock.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
 
-_COUNTS_BELOW = 2**53  # what a float64 counts exactly; also keeps sums and logs sane
-_INCARNATIONS_BELOW = 2**63  # nanoseconds since 1970
+from sactory import messages
+from sactory.curriculum.state import Played, State
+
 _SOURCE = re.compile(r"(?P<key>\d{1,15}:\d{1,19}):(?P<sequence>\d{1,15})")
 
 
@@ -27,6 +27,7 @@ class Episode:
         length: Env steps.
         duration: Seconds.
         success: Whether the task was solved, where the environment says so.
+        played: What of the curriculum it was played at, where there is one.
     """
 
     sequence: int
@@ -34,6 +35,12 @@ class Episode:
     length: int
     duration: float
     success: float | None = None
+    played: Played | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The episode as a report holds it."""
+        value = {**vars(self), "played": self.played and self.played.to_json()}
+        return _without_none(value, "played")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +84,7 @@ def report(
         "incarnation": incarnation,
         "rows": rows,
         "env_steps": env_steps,
-        "episodes": [dataclasses.asdict(episode) for episode in episodes],
+        "episodes": [episode.to_json() for episode in episodes],
     }
 
 
@@ -99,12 +106,14 @@ class Book:
         Raises:
             ValueError: It is not what `report` makes; nothing of it is entered.
         """
-        checked = _fields(record, ("worker", "incarnation", "rows", "env_steps", "episodes"))
-        worker = _count(checked, "worker")
-        incarnation = _count(checked, "incarnation", _INCARNATIONS_BELOW)
-        rows, env_steps = _count(checked, "rows"), _count(checked, "env_steps")
+        checked = messages.fields(
+            record, ("worker", "incarnation", "rows", "env_steps", "episodes")
+        )
+        worker = messages.count(checked, "worker")
+        incarnation = messages.count(checked, "incarnation", messages.INCARNATIONS_BELOW)
+        rows, env_steps = messages.count(checked, "rows"), messages.count(checked, "env_steps")
         if not isinstance(checked["episodes"], list):
-            raise ValueError(f"episodes is {_short(checked['episodes'])}, not a list")
+            raise ValueError(f"episodes is {messages.short(checked['episodes'])}, not a list")
         episodes = sorted(map(_episode, checked["episodes"]), key=lambda e: e.sequence)
         key = f"{worker}:{incarnation}"
         totals = self._totals.setdefault(key, Totals())
@@ -167,8 +176,8 @@ class Book:
         """
         book, names = cls(), [field.name for field in dataclasses.fields(Totals)]
         for key, totals in value.items():
-            checked = _fields(totals, names)
-            book._totals[key] = Totals(*(_count(checked, name) for name in names))
+            checked = messages.fields(totals, names)
+            book._totals[key] = Totals(*(messages.count(checked, name) for name in names))
         return book
 
 
@@ -184,6 +193,7 @@ class RunState:
         weights_train_step: Of the weights published last.
         time: When this was published, unix seconds.
         stop: Whether the run has ended.
+        curriculum: What parameters depend on now, where the run has a curriculum.
     """
 
     env_steps: int
@@ -193,10 +203,12 @@ class RunState:
     weights_train_step: int
     time: float
     stop: bool = False
+    curriculum: State | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The message's content."""
-        return dataclasses.asdict(self)
+        value = {**vars(self), "curriculum": self.curriculum and self.curriculum.to_json()}
+        return _without_none(value, "curriculum")
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RunState:
@@ -205,56 +217,44 @@ class RunState:
         Raises:
             ValueError: A field is missing, or isn't what `to_json` makes.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
+        own = [field.name for field in dataclasses.fields(cls)]
+        names = [name for name in own if name != "curriculum"]
         if not isinstance(value, dict):
-            raise ValueError(f"{_short(value)} is not an object")
-        checked = _fields({name: v for name, v in value.items() if name in names}, names)
+            raise ValueError(f"{messages.short(value)} is not an object")
+        known = {name: v for name, v in value.items() if name in own}
+        checked = messages.fields(known, names, ["curriculum"])
         if not isinstance(checked["stop"], bool):
-            raise ValueError(f"stop is {_short(checked['stop'])}, not true or false")
-        counts = {n: _count(checked, n) for n in names if n not in ("time", "stop")}
-        return cls(**counts, time=_number(checked, "time"), stop=checked["stop"])
+            raise ValueError(f"stop is {messages.short(checked['stop'])}, not true or false")
+        counts = {n: messages.count(checked, n) for n in names if n not in ("time", "stop")}
+        curriculum = checked.get("curriculum")
+        return cls(
+            **counts,
+            time=messages.number(checked, "time"),
+            stop=checked["stop"],
+            curriculum=None if curriculum is None else State.from_json(curriculum),
+        )
 
     @property
     def order(self) -> tuple[int, ...]:
         """What never goes back while trainers follow each other."""
-        return (self.weights_incarnation, self.train_step, self.env_steps, self.rows)
-
-
-def _fields(value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """The value, if it is an object with exactly these fields."""
-    if not isinstance(value, dict) or set(value) != set(names):
-        raise ValueError(f"{_short(value)} doesn't have the fields {', '.join(names)}")
-    return value
-
-
-def _count(value: dict[str, Any], name: str, below: int = _COUNTS_BELOW) -> int:
-    number = value[name]
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < below:
-        raise ValueError(f"{name} is {_short(number)}, not a count")
-    return number
-
-
-def _number(value: dict[str, Any], name: str) -> float:
-    number = value[name]
-    if isinstance(number, int) and not isinstance(number, bool) and abs(number) < _COUNTS_BELOW:
-        return float(number)
-    if not isinstance(number, float) or not math.isfinite(number):
-        raise ValueError(f"{name} is {_short(number)}, not a finite number")
-    return number
+        version = self.curriculum.version if self.curriculum else 0
+        return (self.weights_incarnation, self.train_step, self.env_steps, self.rows, version)
 
 
 def _episode(value: Any) -> Episode:
-    checked = _fields(value, [field.name for field in dataclasses.fields(Episode)])
+    names = [field.name for field in dataclasses.fields(Episode) if field.name != "played"]
+    checked = messages.fields(value, names, ["played"])
+    played = checked.get("played")
     return Episode(
-        sequence=_count(checked, "sequence"),
-        episode_return=_number(checked, "episode_return"),
-        length=_count(checked, "length"),
-        duration=_number(checked, "duration"),
-        success=None if checked["success"] is None else _number(checked, "success"),
+        sequence=messages.count(checked, "sequence"),
+        episode_return=messages.number(checked, "episode_return"),
+        length=messages.count(checked, "length"),
+        duration=messages.number(checked, "duration"),
+        success=None if checked["success"] is None else messages.number(checked, "success"),
+        played=None if played is None else Played.from_json(played),
     )
 
 
-def _short(value: Any) -> str:
-    """For a message: a stranger's value may be long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]} …"
+def _without_none(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """Leaves a field out that says nothing."""
+    return {key: v for key, v in value.items() if key != name or v is not None}

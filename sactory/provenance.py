@@ -34,6 +34,8 @@ _PACKAGES = (
     "numpy",
     "dm_control",
     "mujoco",
+    "gymnasium",
+    "pybullet",
     "protobuf",
 )
 
@@ -83,9 +85,13 @@ def check_sources(run_dir: RunDir) -> list[str]:
         was = then.get("versions", {}).get(name, version)
         if was != version:
             warnings.append(f"the run was made with {name} {was}, this is {version}")
-    with contextlib.suppress(OSError):
-        if then.get("config_sha256") not in (None, sha256(run_dir.config.read_bytes())):
-            warnings.append(f"{run_dir.config} was edited since init")
+    for path, key in (
+        (run_dir.config, "config_sha256"),
+        (run_dir.curriculum, "curriculum_sha256"),
+    ):
+        with contextlib.suppress(OSError):
+            if then.get(key) not in (None, sha256(path.read_bytes())):
+                warnings.append(f"{path} was edited since init")
     return warnings + _check_env_source(run_dir)
 
 
@@ -127,7 +133,10 @@ def env_source(name: str) -> dict[str, Any]:
     Returns:
         `module`, `import_path` (what Python's path must hold), `file`, `single_file`, `sha256`.
     """
-    if not name.startswith("python:"):
+    kind, *parts = name.split(":")
+    if kind == "gymnasium" and len(parts) == 2:  # gymnasium:my_module:MyEnv-v0
+        name = f"python:{parts[0]}:registered"
+    elif kind != "python":
         return {}
     from sactory.envs import python_env
 

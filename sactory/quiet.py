@@ -18,6 +18,7 @@ _ENVIRONMENT = {
     "GRPC_VERBOSITY": "ERROR",
     "ABSL_MIN_LOG_LEVEL": "1",
     "PYGAME_HIDE_SUPPORT_PROMPT": "1",
+    "SDL_AUDIODRIVER": "dummy",  # pictures need no sound, and a server has no card
     "NO_AT_BRIDGE": "1",
 }
 # gRPC obeys these even for 127.0.0.1, so a cluster's proxy would cut the programs off.

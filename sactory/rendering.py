@@ -99,9 +99,10 @@ def defer() -> None:
     Call it before the first import of dm_control. The first use of a renderer, by whomever,
     chooses the backend. Does nothing for a module that is already imported.
     """
+    before = set(sys.modules)  # looking for MuJoCo's module imports it
     with _mujoco_gl("off"):
         names = {"dm_control._render": "Renderer", _gl_context_module(): "GLContext"}
-        for name in [name for name in names if name not in sys.modules]:
+        for name in [name for name in names if name not in before]:
             _load_on_first_use(importlib.import_module(name), names[name])
 
 

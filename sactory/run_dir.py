@@ -1,6 +1,6 @@
 """Where everything of a run lies, and how a file is written so that it is whole or absent.
 
-    R/  config.gin specs.json provenance.json code/ tls/ frozen by init
+    R/  config.gin specs.json provenance.json code/ tls/ frozen by init, and curriculum.json
         train.log eval.log tb/<program>/ video/<env_steps>.mp4
         policies/{greedy,collect}/<export>/               SavedModels with meta.json
         train/<train_step>/                               trainer checkpoints
@@ -9,6 +9,7 @@
         replay_history/<checkpoint>/                      hard links of its checkpoints, manifests
         repair.json                                       the trainer asks for a clean replay
         quarantine/                                       what was damaged, and why
+        curriculum_state.json                             what parameters depend on now
         status/<program>.json                             heartbeats
         services/<host>/                                  the generated supervise tree
         address.json locks/ done.json failed.json result.json
@@ -50,6 +51,8 @@ class RunDir:
         self.config = self.root / "config.gin"
         self.specs = self.root / "specs.json"
         self.provenance = self.root / "provenance.json"
+        self.curriculum = self.root / "curriculum.json"
+        self.curriculum_state = self.root / "curriculum_state.json"
         self.code = self.root / "code"
         self.train_log = self.root / "train.log"
         self.eval_log = self.root / "eval.log"

@@ -51,13 +51,19 @@ class Env:
     """The environment."""
 
     name: str = field("cartpole_swingup", pattern=r"\S+")
-    """`<domain>_<task>` of dm_control's suite, or `python:pkg.module:function`."""
+    """`<domain>_<task>` of dm_control's suite, or with a prefix such as `contact_insert:planar`."""
     action_repeat: int = field(1, low=1, high=1000, unit="env steps per row")
     """The simulator steps that each action is held for."""
     time_limit: Optional[float] = field(None, above=0, unit="simulated seconds")
     """Episode length of a dm_control task; None: the task's own."""
     task_kwargs: Optional[dict[str, Any]] = field(None)  # noqa: RUF009
-    """Keyword arguments for the task or for the user's function."""
+    """Keyword arguments for the task, for `gymnasium.make` or for the user's function."""
+    reset_options: Optional[dict[str, Any]] = field(None)  # noqa: RUF009
+    """What a gymnasium environment's `reset` gets as `options`, at each episode."""
+    level: Optional[str] = field(None)
+    """How hard: easy, medium or hard, for an environment with levels; None: its own."""
+    curriculum: Optional[str] = field(None, pattern=r".*\S.*")
+    """Path of a JSON file that says what the environment's parameters are over the run."""
 
 
 @configurable("replay")

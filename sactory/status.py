@@ -60,6 +60,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         "replay_size": _first(train.get("replay_size"), server.get("replay_size"), 0),
         "last_train_return": status_files.last_number(run_dir.train_log, "episode_reward"),
         "last_eval_return": status_files.last_number(run_dir.eval_log, "episode_reward"),
+        "curriculum": status_files.curriculum(run_dir.curriculum_state),
         "programs": programs,
         "done": done or None,
         "failed": status_files.read(run_dir.failed) or None,

@@ -88,6 +88,21 @@ def read(path: Path) -> dict[str, Any]:
     return believed(poll_json(path))
 
 
+def curriculum(path: Path) -> dict[str, Any] | None:
+    """Version, difficulty and lessons in R/curriculum_state.json; None if it tells none."""
+    record = poll_json(path)
+    state = record.get("state") if isinstance(record, dict) else None
+    if not isinstance(state, dict) or number(state.get("version")) is None:
+        return None
+    lessons = state.get("lessons")
+    pairs = lessons.items() if isinstance(lessons, dict) else ()
+    return {
+        "version": state["version"],
+        "difficulty": number(state.get("difficulty")),
+        "lessons": {k: lesson for k, v in pairs if (lesson := _text(v)) and _text(k) == k},
+    }
+
+
 def found(directory: Path, pattern: str) -> list[Path]:
     """What matches in a directory; [] if it can't be read."""
     try:

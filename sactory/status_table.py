@@ -73,7 +73,18 @@ def _counters(told: dict[str, Any]) -> list[str]:
     ):
         if told[key] is not None:
             counters.append(f"{label} {told[key]:{form}}")
-    return counters
+    return counters + _curriculum(told["curriculum"])
+
+
+def _curriculum(told: dict[str, Any] | None) -> list[str]:
+    """Where the curriculum is."""
+    if told is None:
+        return []
+    parts = [f"{param} in lesson {lesson}" for param, lesson in told["lessons"].items()]
+    if told["difficulty"]:
+        parts.append(f"difficulty {told['difficulty']:.2f}")
+    parts.append(f"version {told['version']}")
+    return [f"curriculum: {', '.join(parts)}"]
 
 
 def _health(told: dict[str, Any]) -> list[str]:

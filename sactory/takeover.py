@@ -27,12 +27,15 @@ class _GoneError(Exception):
     """The other run removed what was being copied."""
 
 
-def take_weights(candidates: Callable[[], list[Path]], new: RunDir) -> dict[str, Any]:
+def take_weights(
+    candidates: Callable[[], list[Path]], new: RunDir, own: dict[str, Any]
+) -> dict[str, Any]:
     """Copies a checkpoint of the trainer.
 
     Args:
         candidates: Finds the checkpoints that may be taken, the best choice first.
         new: The run that takes it.
+        own: What stands in its state instead of what stood there.
 
     Returns:
         Its state.
@@ -40,10 +43,10 @@ def take_weights(candidates: Callable[[], list[Path]], new: RunDir) -> dict[str,
     Raises:
         UserError: All are damaged, or another Sactory wrote them.
     """
-    return _again_if_gone(lambda: _take_weights(candidates(), new))
+    return _again_if_gone(lambda: _take_weights(candidates(), new, own))
 
 
-def _take_weights(candidates: list[Path], new: RunDir) -> dict[str, Any]:
+def _take_weights(candidates: list[Path], new: RunDir, own: dict[str, Any]) -> dict[str, Any]:
     damaged = []
     for source in candidates:
         target = new.trainer_checkpoints / source.name
@@ -58,8 +61,7 @@ def _take_weights(candidates: list[Path], new: RunDir) -> dict[str, Any]:
             continue
         for warning in damaged:
             print(f"warning: {warning}; an older one is taken")
-        # The hours of the new run are its own, and what its replay comes with is another matter.
-        state = {**record["state"], "elapsed": 0.0, "foreign_rows": None}
+        state = {**record["state"], **own}
         trainer_checkpoints.seal(target, state, record["files"])
         return state
     whole = trainer_checkpoints.listing(candidates[0].parent, set(candidates))

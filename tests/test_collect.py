@@ -98,6 +98,7 @@ def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
         state = progress.RunState(0, 1_000, 0, 0, 0, time.time())  # its random steps
         client_lib.put_json(rig.client, tables.STATE, state.to_json())
         worker = Worker(run_dir, 0, stop, heartbeat, rig.client)
+        worker._slots.begin()
         worker._choose_actions = lambda: np.zeros(worker._action_shape, np.float32)
         thread.start()
         while (read_json(heartbeat.path) or {}).get("state") != "waiting for room in the replay":

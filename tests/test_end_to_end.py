@@ -12,6 +12,7 @@ import pytest
 from sactory import policies
 from sactory.metrics import read_log
 from sactory.run_dir import RunDir, read_json
+from sactory.specs import Specs
 
 SMALL = {
     "run.max_env_steps": 12_000,
@@ -181,3 +182,25 @@ def test_two_runs_side_by_side_do_not_disturb_each_other(tmp_path):
         done = read_json(RunDir(tmp_path / str(i)).done)
         assert done["ratio"] == pytest.approx(1.0, rel=0.02)
         assert done["rows"] < 12_400  # the other run's collector wrote nowhere else
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_dictionary_of_two_vectors_trains(tmp_path):
+    """Its sensors go through specs, rows, exports, acting and evaluation by their names."""
+    pytest.importorskip("gymnasium")
+    run_dir = RunDir(tmp_path / "run")
+    name = "python:tests.two_vectors:Reach"
+    wanted = {"envs.load.name": name, "run.max_env_steps": 2_000, "train.Learner.batch_size": 64}
+    wanted |= {"eval.Evaluator.every_env_steps": 1_000, "eval.Evaluator.num_eval_episodes": 5}
+    process = start("run", run_dir.root, **wanted)
+    try:
+        output, _ = process.communicate(timeout=840)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    specs = Specs.load(run_dir)
+    assert {key: spec.shape for key, spec in specs.sensors.items()} == {"point": (2,), "way": (3,)}
+    scores = [row for row in read_log(run_dir.eval_log) if "export" in row]
+    assert all("success" in row for row in scores)
+    assert scores[-1]["episode_reward"] > scores[0]["episode_reward"]

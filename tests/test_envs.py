@@ -273,7 +273,7 @@ def test_lone_observation_arrays_are_taken(monkeypatch):
         ("humanoid", "humanoid_stand"),
         ("HalfCheetah-v4", "cheetah_run"),
         ("Ant-v4", "<domain>_<task>"),
-        ("gymnasium:Pendulum-v1", "unknown kind 'gymnasium:'"),
+        ("gym:Pendulum-v1", "unknown kind 'gym:'"),
         ("python:no_such_module_at_all:make", "no module 'no_such_module_at_all'"),
         ("python:json.no_such_part:make", "no module 'json.no_such_part'"),
         ("python:json", "expected python:pkg.module:function"),
@@ -330,13 +330,29 @@ def user_dir(tmp_path, monkeypatch):
     """The current directory of a user who has saved the files of the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    names = ["my_env", "moon"]
+    names = ["corridor", "adjustable", "my_env", "moon"]
     for name, text in zip(names, snippets("python")):
         Path(f"{name}.py").write_text(text)
     Path("corridor.gin").write_text(snippets("gin")[1])
     yield tmp_path
     for name in [*names, *[m for m in sys.modules if m.startswith("user_made")]]:
         sys.modules.pop(name, None)
+
+
+def test_page_environment_and_its_parameters(user_dir, capsys):
+    pytest.importorskip("gymnasium")
+    from sactory import cli
+
+    assert len([line for line in snippets("python")[0].splitlines() if line.strip()]) <= 20
+    capsys.readouterr()
+    assert cli.main(["check-env", "corridor.gin"]) == 0
+    printed = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    shown = re.findall(r"^(ok|warn|fail) +(\w+) ", PAGE, re.MULTILINE)
+    assert printed == [list(words) for words in shown]
+    env = load("python:adjustable:Adjustable")
+    env.set_parameters({"step_size": 0.5})
+    before = env.reset().observation
+    np.testing.assert_allclose(env.step(np.ones(1, np.float32)).observation, before + 0.5)
 
 
 def test_page_py_environment(user_dir):
@@ -366,7 +382,7 @@ def test_page_dm_env(user_dir):
 
 
 def test_page_trial_script(user_dir, capsys):
-    exec(snippets("python")[2], {})
+    exec(snippets("python")[4], {})
     assert "'step_type': array(2" in capsys.readouterr().out
 
 
@@ -375,15 +391,16 @@ def test_page_settings_and_command(user_dir):
     from sactory import cli
     from sactory.specs import Specs
 
-    verb, config, flag, run_dir = shlex.split(snippets("sh")[0])[1:]
+    pytest.importorskip("gymnasium")
+    verb, config, flag, run_dir = shlex.split(snippets("sh")[1])[4:]
     assert (verb, flag) == ("run", "--run_dir")
     code = cli.main(["init", "--run_dir", run_dir, "--config", config])
     assert code == 0
     frozen = Path(run_dir, "config.gin").read_text()
     assert "{'step_size': 0.2}" in frozen
-    assert Path(run_dir, "code", "my_env.py").read_text() == snippets("python")[0]
+    assert Path(run_dir, "code", "corridor.py").read_text() == snippets("python")[0]
     facts = Specs.from_json(json.loads(Path(run_dir, "specs.json").read_text())).env
-    assert facts["sha256"] == python_env.find_source("python:my_env:make").sha256
+    assert facts["sha256"] == python_env.find_source("python:corridor:Corridor").sha256
     envs.check_name(re.findall(r"'(\w+)'", snippets("gin")[0])[0])
 
 
@@ -438,7 +455,7 @@ def test_source_hash_covers_a_package(user_dir):
         ("def make(size): pass", {}, "missing a required argument: 'size' (it takes: size)"),
         ("def make(): pass", {"task_kwargs": {"size": 1}}, "unexpected keyword argument 'size'"),
         ("def make(): pass", {"time_limit": 1.0}, "envs.load.time_limit holds for dm_control"),
-        ("def make(): pass", {}, "returned builtins.NoneType: expected tf_agents"),
+        ("def make(): pass", {}, "returned builtins.NoneType: expected gymnasium.Env"),
     ],
 )
 def test_users_mistakes_are_explained(user_dir, request, text, kwargs, message):

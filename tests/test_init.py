@@ -241,8 +241,8 @@ def test_a_full_disk_leaves_nothing(monkeypatch):
 def test_two_inits_at_once(monkeypatch):
     build, chosen = init_run._build_specs, toy()
 
-    def overtaken(checked):
-        specs = build(checked)
+    def overtaken(*arguments):
+        specs = build(*arguments)
         monkeypatch.setattr(init_run, "_build_specs", build)
         assert init_run.init(RunDir("run"), SAC, [*chosen, "run.seed = 4"]) is True
         return specs

@@ -66,7 +66,7 @@ def test_docs_explain_every_metric_and_no_other():
     for line in DOCS.read_text().splitlines():
         if line.startswith("## "):
             kind = line.split("`")[1] if "`" in line else ""
-        match = re.match(r"\| `(\w+)` \| ([^|]+) \| (.+) \|$", line)
+        match = re.match(r"\| `([\w<>/]+)` \| ([^|]+) \| (.+) \|$", line)
         if kind and match:
             name, unit, formula = (part.strip() for part in match.groups())
             assert formula, f"{kind}/{name} has no formula"

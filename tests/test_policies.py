@@ -56,7 +56,7 @@ def run_dir(tmp_path):
 def exported(tmp_path_factory, agent):
     """A run with one export of the agent."""
     run_dir = RunDir(tmp_path_factory.mktemp("exported"))
-    exporter = Exporter(run_dir, agent, settings.Run())
+    exporter = Exporter(run_dir, agent, settings.Run(), lambda: {"curriculum": {"version": 3}})
     exporter.export(agent.policy_vector(), 2000, 1900, 1)
     assert exporter.wait(60) and exporter.error is None
     assert exporter.close(10)
@@ -66,6 +66,12 @@ def exported(tmp_path_factory, agent):
 def one(run_dir, kind):
     (export,) = policies.list_exports(run_dir, kind)
     return export
+
+
+def test_an_export_tells_what_was_true_when_it_was_made(exported):
+    for kind in policies.KINDS:
+        meta = policies.read_meta(one(exported, kind).path)
+        assert (meta["env_steps"], meta["curriculum"]) == (2000, {"version": 3})
 
 
 def fake(run_dir, *exports):

@@ -1,10 +1,13 @@
 """Progress survives loss, repetition and reordering of reports; triggers survive jumps."""
 
+import dataclasses
+import json
 import math
 import random
 
 import pytest
 
+from sactory.curriculum.state import Played, State
 from sactory.progress import Book, Episode, RunState, report
 from sactory.triggers import Every
 
@@ -75,8 +78,22 @@ def test_totals_never_step_back_when_an_old_book_meets_newer_reports():
 
 EPISODE = {"sequence": 0, "episode_return": 1.0, "length": 5, "duration": 0.5, "success": None}
 REPORT = {"worker": 0, "incarnation": 2**60, "rows": 5, "env_steps": 10, "episodes": [EPISODE]}
+PLAYED = {"incarnation": 2, "version": 3, "probe": ["mass", "low"], "metrics": {"force": 1.5}}
+STATE = State(2, 3, 4, 5, 6, 0.5, {"lag": "short"}, {"mass": (0.5, 2)}).to_json()
 NO_COUNTS = (math.inf, math.nan, 1.0, 1e12, True, None, "5", -1, 2**53)
 NO_NUMBERS = (math.inf, math.nan, True, None, "abc", 10**400, [])
+NOT_PLAYED = [
+    *({k: v} for k in ("incarnation", "version") for v in (-1, 1.0, True, None, "5")),
+    *({"probe": v} for v in ("mass", ["mass"], [1, 2], {}, ["a", "b", "c"])),
+    *({"metrics": v} for v in (None, [], {"force": "x"}, {"force": math.nan}, {"force": None})),
+    {"more": 1},
+]
+NO_STATES = [
+    *({k: v} for k in ("version", "env_steps", "episodes") for v in NO_COUNTS),
+    *({"difficulty": v} for v in NO_NUMBERS),
+    *({"lessons": v} for v in (None, [], {"lag": 1})),
+    *({"ranges": v} for v in (None, [], {"mass": 1}, {"mass": [2, 1]}, {"mass": [0, math.nan]})),
+]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +106,7 @@ NO_NUMBERS = (math.inf, math.nan, True, None, "abc", 10**400, [])
         *({**REPORT, "episodes": [{**EPISODE, "length": v}]} for v in NO_COUNTS),
         *({**REPORT, "episodes": [{**EPISODE, "episode_return": v}]} for v in NO_NUMBERS),
         *({**REPORT, "episodes": [{**EPISODE, "duration": v}]} for v in NO_NUMBERS),
+        *({**REPORT, "episodes": [{**EPISODE, "played": {**PLAYED, **v}}]} for v in NOT_PLAYED),
         {**REPORT, "more": 1},
         {**REPORT, "episodes": [{**EPISODE, "more": 1}]},
         {k: v for k, v in REPORT.items() if k != "rows"},
@@ -122,6 +140,27 @@ def test_a_malformed_run_state_is_refused(bad):
         RunState.from_json({**RunState(1, 2, 3, 4, 5, 6.0).to_json(), **bad})
     with pytest.raises(ValueError, match="fields"):
         RunState.from_json(bad)
+
+
+@pytest.mark.parametrize("bad", [*({**STATE, **v} for v in NO_STATES), {}, [1], "x", 5, True])
+def test_a_malformed_state_of_the_curriculum_is_refused(bad):
+    with pytest.raises(ValueError, match=r"is |fields"):
+        RunState.from_json({**RunState(1, 2, 3, 4, 5, 6.0).to_json(), "curriculum": bad})
+
+
+def test_what_a_curriculum_adds_to_messages_arrives():
+    state = RunState(1, 2, 3, 4, 5, 6.0)
+    assert "curriculum" not in state.to_json()
+    state = dataclasses.replace(state, curriculum=State.from_json(STATE))
+    message = json.loads(json.dumps(state.to_json()))
+    message["curriculum"]["of_a_newer_version"] = 1
+    assert RunState.from_json(message) == state
+    plain, played = Episode(**EPISODE), Episode(**EPISODE, played=Played.from_json(PLAYED))
+    assert plain.to_json() == EPISODE
+    sent = json.loads(json.dumps(report(0, 1, 5, 10, [played])))
+    (entry,) = Book().add(sent)
+    assert entry.episode == played and played.played is not None
+    assert played.played.probe == ("mass", "low")
 
 
 def test_run_state_ignores_fields_of_a_newer_version():

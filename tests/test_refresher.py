@@ -1,5 +1,6 @@
 """What a collector hears from the run: in order whatever the clocks say, and garbage left out."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ import reverb
 from collect.refresher import Refresher, interval
 from sactory import client as client_lib
 from sactory import tables, weights
+from sactory.curriculum import State
 from sactory.progress import RunState
 from sactory.rows import RowFormat
 from sactory.run_dir import RunDir, write_json
@@ -84,6 +86,16 @@ def test_the_state_of_a_restored_server_is_no_news(refresher):
         assert not tell(refresher, state(9, clock=9.0, incarnation=2, train_step=7))
     assert refresher.state == newest and refresher.trainer_silence >= 1000
     assert tell(refresher, state(10, clock=2.0, incarnation=3, train_step=7))
+
+
+def test_an_older_version_of_the_curriculum_is_no_news(refresher):
+    newest = dataclasses.replace(state(10, clock=1.0), curriculum=State(version=2))
+    assert tell(refresher, newest)
+    older = dataclasses.replace(newest, curriculum=State(version=1), time=9.0)
+    for _ in range(2):
+        assert not tell(refresher, older)
+    assert refresher.state == newest
+    assert tell(refresher, dataclasses.replace(newest, curriculum=State(version=3)))
 
 
 def test_what_was_never_true_gives_way_to_a_state_that_changes(refresher):

@@ -9,6 +9,7 @@ from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
 from collect.adder import NStepAdder
+from collect.draws import Draws
 from collect.slots import BadStepError, Slots
 from sactory import settings
 from sactory.rows import LIMIT
@@ -60,7 +61,9 @@ def make_slots(faults=None, n_step=1, terminal=False, others=0):
     for number, env in enumerate(envs):
         env.total = 1000 * number
     specs = Specs.of_env(envs[0], settings.Env(name="python:a:b"))
-    return Slots(envs, specs, NStepAdder(specs.row, n_step, 0.9, len(envs))), specs
+    slots = Slots(envs, specs, NStepAdder(specs.row, n_step, 0.9, len(envs)), Draws())
+    slots.begin()
+    return slots, specs
 
 
 def play(slots, steps):
@@ -172,7 +175,7 @@ def test_an_environment_that_never_starts_well_is_an_error(reset):
     env._reset = reset
     specs = Specs.of_env(Scripted(), settings.Env(name="python:a:b"))
     with pytest.raises(BadStepError, match="three resets in a row"):
-        Slots([env], specs, NStepAdder(specs.row, 1, 0.9, 1))
+        Slots([env], specs, NStepAdder(specs.row, 1, 0.9, 1), Draws()).begin()
 
 
 def test_a_reset_that_raises_is_tried_again(caplog):

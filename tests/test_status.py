@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sactory import status, supervision, trainer_checkpoints
+from sactory import status, status_table, supervision, trainer_checkpoints
 from sactory.errors import UserError
 from sactory.run_dir import RunDir, write_json
 
@@ -76,6 +76,19 @@ def test_untouched_run_is_stopped(run_dir):
     told = status.collect(run_dir)
     assert set(told) >= KEYS
     assert (told["state"], told["env_steps"], told["programs"]) == ("stopped", 0, [])
+
+
+def test_the_curriculum_is_told_where_there_is_one(run_dir):
+    assert status.collect(run_dir)["curriculum"] is None
+    state = {"version": 3, "difficulty": 0.25, "lessons": {"lag": "short", "x": 5}}
+    write_json(run_dir.curriculum_state, {"state": state})
+    told = status.collect(run_dir)
+    assert told["curriculum"] == {"version": 3, "difficulty": 0.25, "lessons": {"lag": "short"}}
+    (line,) = status_table._curriculum(told["curriculum"])
+    assert line == "curriculum: lag in lesson short, difficulty 0.25, version 3"
+    for damaged in ([], {"state": 5}, {"state": {"version": "x"}}, {"state": {}}):
+        write_json(run_dir.curriculum_state, damaged)
+        assert status.collect(run_dir)["curriculum"] is None
 
 
 def test_running_run_has_everything(run_dir):

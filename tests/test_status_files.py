@@ -68,6 +68,7 @@ def test_status_stands_any_json(values, alive):
             write(path, {**value, **HERE} if alive and isinstance(value, dict) else value)
         run_dir.train_log.write_text(json.dumps({"episode_reward": values[0]}) + "\n")
         write(run_dir.trainer_checkpoints / "7" / "state.json", values[1])
+        write(run_dir.curriculum_state, {"state": values[2]})
         look(run_dir)
 
 

@@ -20,6 +20,7 @@ from sactory.rows import RowFormat
 from sactory.run_dir import RunDir, write_json
 from train.checkpoint import Checkpoints, next_incarnation
 from train.journal import Journal
+from train.lessons import Lessons
 from train.publisher import Publisher
 from train.setup import configure_tensorflow
 
@@ -203,7 +204,7 @@ def client(tmp_path):
 def make_publisher(tmp_path, client, incarnation=1):
     book = progress.Book()
     run_dir, stop = RunDir(tmp_path), threading.Event()
-    return Publisher(run_dir, client, stop, 1, book, incarnation)
+    return Publisher(run_dir, client, stop, 1, book, incarnation, Lessons())
 
 
 def published(client):

@@ -68,7 +68,7 @@ class Exports:
 
     error = None
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **more):
         self.vectors = []
 
     def export(self, vector, *arguments):

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -58,6 +58,7 @@ class _Snapshot(NamedTuple):
     env_steps: int
     train_step: int
     incarnation: int
+    more: dict[str, Any]  # of meta.json
 
 
 def _act_function(policy: ActingPolicy) -> Any:
@@ -138,6 +139,7 @@ class _Template:
             "time": time.time(),
             "observation_keys": self._keys,
             "variables": [{"name": v.name, "shape": v.shape.as_list()} for v in self._variables],
+            **snapshot.more,
         }
         exports.write_meta(directory, meta)
 
@@ -151,6 +153,7 @@ class Exporter:
         run_dir: The run.
         agent: Whose policies to export: a copy of them, on variables of the exporter's own.
         run: What is kept; default: the settings that gin has bound.
+        more: What meta.json says beside the counters, asked at each export.
 
     Attributes:
         written: Names of the exports written by this process.
@@ -158,10 +161,16 @@ class Exporter:
         skipped: Snapshots given up because the disk lagged `MAX_QUEUED` behind.
     """
 
-    def __init__(self, run_dir: RunDir, agent: ExportedAgent, run: settings.Run | None = None):
+    def __init__(
+        self,
+        run_dir: RunDir,
+        agent: ExportedAgent,
+        run: settings.Run | None = None,
+        more: Callable[[], dict[str, Any]] = dict,
+    ):
         run = settings.Run() if run is None else run
         self._run_dir = run_dir
-        self._run = run
+        self._run, self._more = run, more
         self._templates = []
         for kind, policy in zip((exports.GREEDY, exports.COLLECT), agent.copy_policies()):
             run_dir.policies(kind).mkdir(parents=True, exist_ok=True)
@@ -197,7 +206,7 @@ class Exporter:
         if not np.isfinite(vector).all():
             raise ValueError(f"the weights at train step {train_step} are not finite")
         with self._changed:
-            self._queue.append(_Snapshot(vector, env_steps, train_step, incarnation))
+            self._queue.append(_Snapshot(vector, env_steps, train_step, incarnation, self._more()))
             if len(self._queue) > MAX_QUEUED:
                 self._queue.popleft()
                 self.skipped += 1
@@ -231,7 +240,7 @@ class Exporter:
             retention.apply(self._run_dir, self._run)
 
     def _write(self, snapshot: _Snapshot) -> None:
-        name = exports.export_name(*snapshot[1:])
+        name = exports.export_name(*snapshot[1:4])
         try:
             for template in self._templates:
                 path = self._run_dir.policies(template.kind) / name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sactory.metrics import MetricsWriter
+from sactory.metrics import TRAIN, MetricsWriter
 from sactory.progress import Book, Entry
 
 # Names in the log for the agent's metrics.
@@ -67,12 +67,18 @@ class Journal:
         }
         if episode.success is not None:
             row["success"] = episode.success
-        self._writer.write("train", row, step=book.env_steps)
+        if episode.played is not None:
+            row["curriculum_version"] = episode.played.version
+        self._writer.write(TRAIN, row, step=book.env_steps)
         self._sums, self._count = {}, 0
 
     def rates(self, book: Book, **values: float) -> None:
         """Writes values that belong to no episode to TensorBoard."""
-        self._writer.scalars("train", values, step=book.env_steps)
+        self.scalars(TRAIN, values, book)
+
+    def scalars(self, kind: str, values: dict[str, float], book: Book) -> None:
+        """Writes values of one group of metrics to TensorBoard."""
+        self._writer.scalars(kind, values, step=book.env_steps)
 
     def event(self, name: str, book: Book, **fields: Any) -> None:
         """Writes a record that is no episode, for example `restart`."""

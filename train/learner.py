@@ -237,8 +237,7 @@ class Learner:
             raise DivergedError(bad, "not finite", self._train_step)
         state = {
             "train_step": self._train_step,
-            "env_steps": self.book.env_steps,
-            "book": self.book.to_json(),
+            **self._publisher.to_json(),
             "journal": self._journal.to_json(),
             "foreign_rows": self._foreign_rows,
             "elapsed": began - self._began,

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import reverb
@@ -19,6 +20,7 @@ from sactory import client as client_lib
 from sactory import progress, settings, weights
 from sactory.run_dir import RunDir
 from sactory.tables import PROGRESS, REPLAY, STATE, WEIGHTS
+from train.lessons import Lessons
 
 _LAST_ROUND_SECONDS = 5.0
 
@@ -44,8 +46,10 @@ class Publisher:
         segment_length: int,
         book: progress.Book,
         incarnation: int,
+        lessons: Lessons,
     ):
         self.book = book
+        self._lessons = lessons
         self.episodes: collections.deque[progress.Entry] = collections.deque()
         self.replay_rows = self.inserted_rows = 0
         self.published_time: float | None = None
@@ -82,6 +86,11 @@ class Publisher:
         """Says how many gradient steps have been made."""
         self._train_step = train_step
 
+    def to_json(self) -> dict[str, Any]:
+        """What the trainer's checkpoint holds of the collectors' work and of the curriculum."""
+        steps = self.book.env_steps
+        return {"env_steps": steps, "book": self.book.to_json(), **self._lessons.to_json()}
+
     def finish(self) -> None:
         """Tells everybody that the run has ended, from now on."""
         self._ended = True
@@ -114,9 +123,12 @@ class Publisher:
             self.inserted_rows = inserts * self._segment_length
             for record in client_lib.take_json(self._client, PROGRESS, infos):
                 try:
-                    self.episodes.extend(self.book.add(record))
+                    new = self.book.add(record)
                 except ValueError as e:
                     logging.warning("dropped a report that can't be read: %s", e)
+                    continue
+                self._lessons.count(new)
+                self.episodes.extend(new)
             puts = infos[WEIGHTS].rate_limiter_info.insert_stats.completed
             # Another count than after our last insert: the server lost it or came back with old
             # weights, so that what collectors find is not what was published.
@@ -138,5 +150,6 @@ class Publisher:
             weights_train_step=published.train_step,
             time=time.time(),
             stop=self._ended,
+            curriculum=self._lessons.update(self.book, self._train_step),
         )
         client_lib.put_json(self._client, STATE, state.to_json())

@@ -26,6 +26,7 @@ from train.export import Exporter
 from train.feeder import Feeder
 from train.journal import Journal
 from train.learner import Learner, Parts
+from train.lessons import Lessons, lessons_for_run
 from train.poison import Poison
 from train.publisher import Publisher
 from train.update import make_update
@@ -66,10 +67,11 @@ def make_learner(
     past = restore(run_dir, agent, heartbeat, last_book)
     writer = MetricsWriter(run_dir.train_log, run_dir.tensorboard("train"), console=False)
     journal = Journal(writer, past.state.get("journal"))
-    exporter = Exporter(run_dir, agent)
+    lessons = lessons_for_run(run_dir, past.incarnation, past.state, journal)
+    exporter = Exporter(run_dir, agent, more=lessons.meta)
     announce(run_dir, agent, past, journal, exporter)
 
-    links = _connect(run_dir, stop, agent, past, specs.row.size)
+    links = _connect(run_dir, stop, agent, past, lessons, specs.row.size)
     if links is None:
         return None
     learner = settings.Learner()
@@ -86,14 +88,19 @@ def make_learner(
 
 
 def _connect(
-    run_dir: RunDir, stop: supervision.Stop, agent: SacAgent, past: Past, row_size: int
+    run_dir: RunDir,
+    stop: supervision.Stop,
+    agent: SacAgent,
+    past: Past,
+    lessons: Lessons,
+    row_size: int,
 ) -> tuple[Publisher, Feeder] | None:
     """Publishes the restored weights, then begins to sample; None after a stop."""
     client = client_lib.connect(run_dir, stop.event)
     if client is None:
         return None
     length, seed = settings.Replay().segment_length, settings.Run().seed + past.incarnation
-    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation)
+    publisher = Publisher(run_dir, client, stop.event, length, past.book, past.incarnation, lessons)
     publisher.start(past.train_step, agent.policy_vector())
     feeder = Feeder(
         client_lib.target(run_dir), settings.Learner(), length, row_size, seed, Poison(run_dir)

@@ -18,6 +18,7 @@ from sactory.errors import UserError
 from sactory.fields import nearest
 
 SUCCESS = "success"
+CONTRACT = ("parameter_specs", "set_parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,51 @@ class ParameterSpec:
     minimum: float | None = None
     maximum: float | None = None
     affects_reward: bool = False
+
+
+def parameter_specs(env: Any) -> Mapping[str, ParameterSpec]:
+    """What an environment says of its parameters.
+
+    Raises:
+        UserError: It has none.
+    """
+    has_both = all(callable(getattr(env, name, None)) for name in CONTRACT)
+    specs = env.parameter_specs() if has_both else {}
+    if not specs:
+        raise UserError(
+            "the environment has no parameters that a curriculum could set: it needs "
+            f"{'() and '.join(CONTRACT)}() (docs/curriculum.md)"
+        )
+    return specs
+
+
+def metrics(env: Any) -> tuple[str, ...]:
+    """The scalars that an environment's `get_info` has at the end of an episode."""
+    return tuple(getattr(env, "info_metrics", ()))
+
+
+class Setter:
+    """Sets the parameters of environments that are alike.
+
+    What has no value at a state (the original form before its first entry) gets the environment's
+    default, so that an environment's past has no part in it.
+
+    Args:
+        curriculum: What decides.
+        env: One of the environments.
+
+    Raises:
+        UserError: They no longer have what the curriculum sets or is judged by.
+    """
+
+    def __init__(self, curriculum: Curriculum, env: Any):
+        specs = parameter_specs(env)
+        check_environment(curriculum, specs, metrics(env))
+        self._defaults = {name: specs[name].default for name in curriculum.params}
+
+    def set(self, env: Any, values: Mapping[str, Any]) -> None:
+        """Sets what the environment's next reset applies."""
+        env.set_parameters({**self._defaults, **values})
 
 
 def check_environment(

@@ -14,7 +14,7 @@ import numpy as np
 
 from sactory.curriculum import measured
 from sactory.curriculum.measured import Adr, Measure, Stages, UpDown
-from sactory.curriculum.state import Axis, State
+from sactory.curriculum.state import Axis, State, scalar_of
 from sactory.curriculum.values import UNSET, Node, axes
 from sactory.errors import UserError
 
@@ -76,6 +76,11 @@ class Curriculum:
         for lesson in (lesson for stages in self.stages for lesson in stages.lessons):
             found += measured.measures(lesson.until) + measured.measures(lesson.fallback)
         return found + [adr.measure for adr in self.adrs]
+
+    def metrics(self, info: Mapping[str, Any]) -> dict[str, float]:
+        """What the measures look at in what an environment tells of an episode."""
+        told = {measure.name: scalar_of(info, measure.name) for measure in self.measures}
+        return {name: value for name, value in told.items() if value is not None}
 
     def axes(self) -> dict[Axis, list[Any]]:
         """What the values depend on, with the points at which they bend, last hardest."""

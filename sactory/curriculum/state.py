@@ -7,8 +7,11 @@ the same generator draws the same values.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from sactory import messages
 
 Axis = tuple[str, ...]
 """One thing that values depend on: a clock's name, `difficulty`, or `lessons` or `ranges` followed
@@ -66,12 +69,28 @@ class State:
         return {**vars(self), "lessons": dict(self.lessons), "ranges": ranges}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> State:
-        """Reads `to_json`'s form; fields of a newer version are ignored."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        known = {name: v for name, v in value.items() if name in names}
-        ranges = {name: (low, high) for name, (low, high) in known.pop("ranges", {}).items()}
-        return cls(**known, ranges=ranges)
+    def from_json(cls, value: Any) -> State:
+        """Reads `to_json`'s form; fields of a newer version are ignored.
+
+        Raises:
+            ValueError: A field is missing, or isn't what `to_json` makes.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(value, dict):
+            value = {name: v for name, v in value.items() if name in names}
+        checked = messages.fields(value, names)
+        lessons, ranges = checked["lessons"], checked["ranges"]
+        if not isinstance(lessons, dict) or not all(isinstance(v, str) for v in lessons.values()):
+            raise ValueError(f"lessons is {messages.short(lessons)}, not an object of names")
+        if not isinstance(ranges, dict) or not all(map(_is_pair, ranges.values())):
+            raise ValueError(f"ranges is {messages.short(ranges)}, not an object of ranges")
+        return cls(
+            **{name: messages.count(checked, name) for name in ("version", *CLOCKS)},
+            incarnation=messages.count(checked, "incarnation", messages.INCARNATIONS_BELOW),
+            difficulty=messages.number(checked, "difficulty"),
+            lessons=lessons,
+            ranges={name: (low, high) for name, (low, high) in ranges.items()},
+        )
 
     def at(self, clock: Clock) -> State:
         """The same lesson at another time."""
@@ -83,6 +102,63 @@ class State:
         if len(axis) > 1:
             value = {**getattr(self, field), axis[1]: value}
         return dataclasses.replace(self, **{field: value})
+
+
+def scalar_of(info: Mapping[str, Any], name: str) -> float | None:
+    """One scalar of what an environment tells of an episode; None if it tells no finite one."""
+    try:
+        value = float(info[name])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _is_pair(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    ends = {"low": value[0], "high": value[1]}
+    return messages.number(ends, "low") <= messages.number(ends, "high")
+
+
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """What of the curriculum an episode was played at, and what the environment measured in it.
+
+    Attributes:
+        incarnation: Of the state that the episode's reset applied.
+        version: Likewise.
+        probe: The end of an automatic range that was tried: (parameter, `low` or `high`).
+        metrics: Scalars that the curriculum judges by, by name.
+    """
+
+    incarnation: int
+    version: int
+    probe: tuple[str, str] | None = None
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a message holds it."""
+        return {**vars(self), "metrics": dict(self.metrics), "probe": self.probe and [*self.probe]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Played:
+        """Reads `to_json`'s form.
+
+        Raises:
+            ValueError: It is not of that form.
+        """
+        checked = messages.fields(value, [field.name for field in dataclasses.fields(cls)])
+        probe = checked["probe"]
+        if probe is not None:
+            if not isinstance(probe, list) or [type(part) for part in probe] != [str, str]:
+                raise ValueError(f"probe is {messages.short(probe)}, not a parameter and its end")
+            probe = (probe[0], probe[1])
+        return cls(
+            incarnation=messages.count(checked, "incarnation", messages.INCARNATIONS_BELOW),
+            version=messages.count(checked, "version"),
+            probe=probe,
+            metrics=messages.numbers(checked, "metrics"),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +184,27 @@ class Report:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     source: str = TRAIN
     probe: tuple[str, str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        played: Played,
+        episode_return: float,
+        length: int,
+        success: float | None,
+        source: str = TRAIN,
+    ) -> Report:
+        """The report of an episode from what it was played at and how it ended."""
+        return cls(
+            played.incarnation,
+            played.version,
+            episode_return,
+            length,
+            success,
+            played.metrics,
+            source,
+            played.probe,
+        )
 
     def measured(self, measure: str) -> float | None:
         """One measure of the episode; None where it has no such measure."""

@@ -1,9 +1,10 @@
 """Environments by name: `load` finds the kind of environment and builds it.
 
 A name is a task of dm_control's suite (`cheetah_run`) or has the prefix of a loader
-(`python:my_package.my_module:my_function`). Everything `load` returns is a TF-Agents
-`PyEnvironment` with the three properties of `suite.DmEnvironment`: `action_repeat`,
-`max_episode_steps` and `observation_keys`. Names are checked without TensorFlow.
+(`gymnasium:Pendulum-v1`, `python:my_package.my_module:my_function`). Everything `load` returns is
+a TF-Agents `PyEnvironment` with the parameters of `parameters.Parametrized` and the properties of
+`suite.DmEnvironment`: `action_repeat`, `max_episode_steps` and `observation_keys`. Names are
+checked without TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 # prefix: module with `check_name(name, search)` and `load(settings, seed, search)`.
 # The one place to enter another family of environments.
-LOADERS = {"python": "sactory.envs.python_env"}
+LOADERS = {
+    "contact_insert": "sactory.envs.contact_insert",
+    "gymnasium": "sactory.envs.gymnasium_env",
+    "pybullet": "sactory.envs.pybullet_env",
+    "python": "sactory.envs.python_env",
+}
 
 
 def load(
@@ -45,7 +51,16 @@ def load(
     check_name(env.name, search)
     prefix, colon, _ = env.name.partition(":")
     module = importlib.import_module(LOADERS[prefix] if colon else "sactory.envs.suite")
-    return module.load(env, seed, search)
+    levels = getattr(module, "LEVELS", ())
+    if env.level is not None and env.level not in levels:
+        known = f"must be {' or '.join(levels)}" if levels else f"'{env.name}' has no levels"
+        raise UserError(f"envs.load.level = '{env.level}': {known}")
+    made = module.load(env, seed, search)
+    if env.reset_options is not None and not getattr(made, "takes_reset_options", False):
+        raise UserError(
+            f"envs.load.reset_options holds for gymnasium's environments, not for '{env.name}'"
+        )
+    return made
 
 
 def load_for_run(run_dir: RunDir, seed: int) -> py_environment.PyEnvironment:
@@ -94,7 +109,7 @@ def _near(name: str) -> str:
         return f"near ones are {', '.join(tasks[task] for task in near[:6])}"
     return (
         "dm_control's tasks are named <domain>_<task>, for example cartpole_swingup; "
-        "your own are python:module:function"
+        "your own are python:module:function, gymnasium's gymnasium:<id>"
     )
 
 

@@ -1,8 +1,8 @@
 """Environments of the user's own: `python:pkg.module:function`.
 
 The function is called with `envs.load.task_kwargs` (and with `seed`, if it has such a parameter)
-and returns a TF-Agents `PyEnvironment` or a `dm_env.Environment`. Its module is looked for in the
-run's own copy, then in the current directory, then where Python looks anyway.
+and returns a `gymnasium.Env`, a TF-Agents `PyEnvironment` or a `dm_env.Environment`. Its module is
+looked for in the run's own copy, then in the current directory, then where Python looks anyway.
 Finding the source needs no TensorFlow.
 """
 
@@ -119,41 +119,65 @@ def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> py_enviro
         )
     rendering.defer()
     made = _call(env, seed, search)
-    import dm_env
-    from tf_agents.environments import py_environment
-
-    from sactory.envs import suite, user_env
-
-    if isinstance(made, dm_env.Environment):
-        adapted = suite.DmEnvironment(made, env.action_repeat)
-    elif isinstance(made, py_environment.PyEnvironment):
-        adapted = user_env.UserEnvironment(made, env.action_repeat)
-    else:
-        raise UserError(
-            f"envs.load.name = '{env.name}' returned {_type_name(made)}: expected "
-            "tf_agents.environments.py_environment.PyEnvironment or dm_env.Environment"
-        )
+    adapted = _adapt(made, env)
     with contextlib.suppress(NotImplementedError):  # then its function may take `seed`
         adapted.seed(seed)
     return adapted
+
+
+def _adapt(made: Any, env: settings.Env) -> Any:
+    """What the function returned as the environment that Sactory's programs expect."""
+    import dm_env
+    from dm_control.rl import control
+    from tf_agents.environments import py_environment
+
+    from sactory.envs import suite, suite_parameters, user_env
+
+    has_own = callable(getattr(made, "parameter_specs", None))
+    if isinstance(made, control.Environment) and not has_own:
+        return suite_parameters.SuiteEnvironment(made, env.action_repeat)
+    if isinstance(made, dm_env.Environment):
+        return suite.DmEnvironment(made, env.action_repeat)
+    if isinstance(made, py_environment.PyEnvironment):
+        return user_env.UserEnvironment(made, env.action_repeat)
+    gymnasium = sys.modules.get("gymnasium")  # whoever returns one of its has imported it
+    if gymnasium is not None and isinstance(made, gymnasium.Env):
+        from sactory.envs.gymnasium_adapter import GymnasiumEnvironment
+
+        return GymnasiumEnvironment(made, env.name, env.action_repeat, env.reset_options)
+    raise UserError(
+        f"envs.load.name = '{env.name}' returned {_type_name(made)}: expected gymnasium.Env, "
+        "tf_agents.environments.py_environment.PyEnvironment or dm_env.Environment"
+    )
 
 
 def _call(env: settings.Env, seed: int, search: Sequence[Path]) -> Any:
     """Imports the module and calls the function, in the import path of `find_source`."""
     module_name, function_name = _parse(env.name)
     with _import_path(search):
-        try:
-            module = importlib.import_module(module_name)
-        except (ImportError, SyntaxError) as e:
-            raise UserError(
-                f"envs.load.name = '{env.name}': importing it fails: {type(e).__name__}: {e}"
-            ) from e
+        module = _import(env.name, module_name)
         function = _function(env.name, module, function_name)
         kwargs = dict(env.task_kwargs or {})
         if "seed" in inspect.signature(function).parameters:
             kwargs.setdefault("seed", seed)
         envs.check_kwargs(env.name, function, kwargs)
         return function(**kwargs)
+
+
+def import_users(name: str, module_name: str, search: Sequence[Path]) -> None:
+    """Imports a user's module that only has to be imported, such as one that registers."""
+    with _import_path(search):
+        _import(name, module_name)
+
+
+def _import(name: str, module_name: str) -> Any:
+    """Imports a user's module; a failure is one line."""
+    try:
+        return importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as e:
+        raise UserError(
+            f"envs.load.name = '{name}': importing it fails: {type(e).__name__}: {e}"
+        ) from e
 
 
 def _function(name: str, module: Any, function_name: str) -> Callable[..., Any]:

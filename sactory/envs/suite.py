@@ -20,11 +20,11 @@ from typing import Any
 import dm_env
 import numpy as np
 from dm_env import specs
-from tf_agents.environments import py_environment
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
 from sactory import envs, rendering, settings
+from sactory.envs import parameters
 from sactory.errors import UserError
 
 _FLOAT32_HOLDS = ("float16", "float32", "float64", "bool", "int8", "uint8", "int16", "uint16")
@@ -40,7 +40,7 @@ _float32 = np.float32
 _concatenate = np.concatenate
 
 
-class DmEnvironment(py_environment.PyEnvironment):
+class DmEnvironment(parameters.Parametrized):
     """Any `dm_env.Environment` as a `PyEnvironment`.
 
     Observations are one float32 vector [O], a fresh array each step: the entries of the
@@ -84,6 +84,7 @@ class DmEnvironment(py_environment.PyEnvironment):
         self.control_timestep: Any = timestep() if callable(timestep) else None
         self._set_observation(env.observation_spec())
         self._set_action(env.action_spec())
+        self._declare(parameters.of_user(env))
 
     def _set_observation(self, spec: Any) -> None:
         entries = spec if isinstance(spec, dict) else {"": spec}
@@ -246,6 +247,8 @@ def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> DmEnviron
     del search  # nothing of the user's
     from dm_control import suite  # `envs.load` has kept OpenGL out
 
+    from sactory.envs.suite_parameters import SuiteEnvironment  # builds on this module
+
     domain, task = envs.suite_tasks()[env.name]
     kwargs = {"random": 0, **(env.task_kwargs or {})}
     if env.time_limit is not None:
@@ -257,7 +260,7 @@ def load(env: settings.Env, seed: int, search: Sequence[Path] = ()) -> DmEnviron
     with _no_deprecations():
         dm_environment = suite.load(domain, task, task_kwargs=kwargs)
     rendering.lighten(dm_environment.physics.model)
-    adapted = DmEnvironment(dm_environment, env.action_repeat, exact_dtype=False)
+    adapted = SuiteEnvironment(dm_environment, env.action_repeat, exact_dtype=False)
     adapted.seed(seed)
     return adapted
 

@@ -12,8 +12,10 @@ from tf_agents.environments import py_environment, wrappers
 from tf_agents.specs import array_spec
 from tf_agents.trajectories import time_step as ts
 
+from sactory.envs import parameters
 
-class UserEnvironment(wrappers.PyEnvironmentBaseWrapper):
+
+class UserEnvironment(parameters.Parametrized, wrappers.PyEnvironmentBaseWrapper):
     """A user's `PyEnvironment` with actions in [-1, 1] and with action repeat.
 
     Attributes of the user's environment stay reachable. `max_episode_steps` [env steps] is the
@@ -41,6 +43,7 @@ class UserEnvironment(wrappers.PyEnvironmentBaseWrapper):
                 spec.shape, np.float32, minimum=-1.0, maximum=1.0, name="action"
             )
             self._dtype = spec.dtype
+        self._declare(parameters.of_user(env))
 
     def action_spec(self) -> Any:
         """Float32 in [-1, 1]; the user's own spec where it is not one bounded float array."""
