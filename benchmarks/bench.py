@@ -43,6 +43,11 @@ def chosen_sections(text: str) -> list[str]:
     return [name for name in SECTIONS if name in names]
 
 
+def _told(words: list[str]) -> list[str]:
+    """The flags that say how it was measured; the others name places of this machine."""
+    return [w for w in words if w.lstrip("-").startswith(("sections", "rounds", "seconds"))]
+
+
 def run_section(name: str, plan: Plan) -> dict[str, Any]:
     """Measures one section and prints its tables; what is kept of it."""
     section, load, began = SECTIONS[name], os.getloadavg()[0], time.time()
@@ -64,7 +69,7 @@ def run_section(name: str, plan: Plan) -> dict[str, Any]:
         "missing": missing,
         "rounds": plan.rounds,
         "commit": plan.commit,
-        "command": f"python -m benchmarks.bench {shlex.join(sys.argv[1:])}".strip(),
+        "command": f"python -m benchmarks.bench {shlex.join(_told(sys.argv[1:]))}".strip(),
         "load_at_start_and_end": loads,
         "time": began,
         "seconds": round(time.time() - began),

@@ -80,17 +80,20 @@ class NStepAdder:
         self._rewards += self._discounts * rewards
         self._discounts *= self._gamma * discounts
         self._place = oldest = (place + 1) % len(self._rows)
-        window: Any = oldest
-        env: Any = slice(None)
-        if last.any() or not self._open[oldest].all():  # else each has one, which is nearly always
-            whole = self._open & last
-            whole[oldest] |= self._open[oldest]
-            by_age = self._by_age[oldest]
-            env, age = whole[by_age].T.nonzero()
-            window = (by_age[age], env)
+        window, env = self._whole(oldest, last)
         result = np.array(self._rows[window])
         result[:, sum_of_rewards.start] = self._rewards[window]
         result[:, bootstrap.start] = self._discounts[window]
         result[:, end] = next_observations[env]
         self._open[window] = False
         return result
+
+    def _whole(self, oldest: int, last: np.ndarray) -> tuple[Any, Any]:
+        """Which windows are whole, and the environment of each: indices of arrays."""
+        if not last.any() and self._open[oldest].all():  # each has one, which is nearly always
+            return oldest, slice(None)
+        whole = self._open & last
+        whole[oldest] |= self._open[oldest]
+        by_age = self._by_age[oldest]
+        env, age = whole[by_age].T.nonzero()
+        return (by_age[age], env), env
