@@ -109,7 +109,8 @@ class Subject:
         """Stops the run if it still goes on, whatever state it is in."""
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.send_signal(signal.SIGINT)
+        # Not SIGINT: what a shell starts in the background ignores it.
+        self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(120)
         except subprocess.TimeoutExpired:
