@@ -53,13 +53,15 @@ _COLUMNS = {
     ),
     EVAL: (("S", "step", "%d"), ("ER", "episode_reward", "%.4f")),
 }
+_SUCCESS = ("SUCCESS", "success", "%.2f")  # only where the environment says what success is
 _COLOURS = {TRAIN: "\033[33m", EVAL: "\033[32m"}
 
 
 def console_line(kind: str, row: Mapping[str, Any], color: bool = False) -> str:
-    """`| eval | S: 0 | ER: 21.1676`; a missing value prints as 0."""
+    """`| eval | S: 0 | ER: 21.1676`; a missing value prints as 0, a missing success not at all."""
     parts = [f"{_COLOURS[kind]}{kind}\033[0m" if color else kind]
-    for header, key, form in _COLUMNS[kind]:
+    success = (_SUCCESS,) if "success" in row else ()
+    for header, key, form in _COLUMNS[kind] + success:
         value = row.get(key, 0)
         if not isinstance(value, numbers.Real):  # a null in a log was not finite
             value = math.nan

@@ -40,6 +40,8 @@ def test_console_lines_are_the_ones_the_field_knows():
         "CLOSS: 0.0000 | RATIO: 0.0000"
     )
     assert eval_line({"step": 0, "episode_reward": 21.16761}) == "| eval | S: 0 | ER: 21.1676"
+    solved = eval_line({"step": 0, "episode_reward": 1.5, "success": 0.9166})
+    assert solved == "| eval | S: 0 | ER: 1.5000 | SUCCESS: 0.92"
     colored = eval_line({"step": 0, "episode_reward": 1.0}, color=True)
     assert re.sub("\033\\[\\d+m", "", colored) == "| eval | S: 0 | ER: 1.0000" != colored
 
