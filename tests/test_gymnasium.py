@@ -224,7 +224,9 @@ def test_its_own_parameters_are_set_at_a_reset():
     env, _ = adapt(
         parameter_specs=lambda: {"mass": ParameterSpec(1.0, minimum=0.0)},
         set_parameters=calls.append,
+        info_metrics=("success",),
     )
+    assert env.info_metrics == ("success",) and load().info_metrics == ()
     env.reset()
     env.set_parameters({"mass": 2})
     env.step(PUSH)

@@ -241,3 +241,14 @@ def test_a_users_dm_control_task_has_the_default_set_and_own_ones_win(monkeypatc
     monkeypatch.setattr(Plain, "set_parameters", lambda self, values: None, raising=False)
     with pytest.raises(UserError, match=r"parameter_specs\(\)\['a'\] is a int"):
         suite.DmEnvironment(Plain())
+
+
+def test_what_curricula_are_judged_by_passes_the_adapters(monkeypatch):
+    assert suite.DmEnvironment(Plain()).info_metrics == ()
+    assert suite.DmEnvironment(Plain()).get_info() == {}
+    for kind, adapt in ((Plain, suite.DmEnvironment), (Adjustable, user_env.UserEnvironment)):
+        monkeypatch.setattr(kind, "info_metrics", ["success"], raising=False)
+        monkeypatch.setattr(kind, "get_info", lambda self: {"success": True}, raising=False)
+        env = adapt(kind())
+        env.reset()
+        assert env.info_metrics == ("success",) and env.get_info() == {"success": True}

@@ -72,7 +72,7 @@ class GymnasiumEnvironment(parameters.Parametrized):
         self._action_spec = array_spec.BoundedArraySpec(
             self._low.shape, np.float32, minimum=-1.0, maximum=1.0, name="action"
         )
-        self._declare(parameters.of_user(env.unwrapped))
+        self._declare_of(env.unwrapped)
 
     def observation_spec(self) -> Any:
         """Float32 arrays."""

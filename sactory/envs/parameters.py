@@ -6,7 +6,7 @@ Nothing here costs a step anything: values wait until an episode begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,22 @@ class Parametrized(py_environment.PyEnvironment):
     """A `PyEnvironment` whose parameters can be set; it has none until `_declare` names them.
 
     A subclass says what becomes of values in `_apply_parameters`.
+
+    Attributes:
+        info_metrics: Scalars that `get_info` holds at an episode's end; a curriculum may be judged
+            by them.
     """
 
     _env: Any  # what is adapted
     _parameter_specs: Mapping[str, ParameterSpec] = {}
     _parameters: Mapping[str, Any] = {}
     _pending_parameters: Mapping[str, Any] = {}
+    info_metrics: Sequence[str] = ()
+
+    def _declare_of(self, env: Any) -> None:
+        """Takes over what a user's own environment says of itself: parameters and info_metrics."""
+        self._declare(of_user(env))
+        self.info_metrics = tuple(getattr(env, "info_metrics", ()))
 
     def _declare(self, specs: Any) -> None:
         """Takes over the specs of all parameters, which begin at their defaults.

@@ -84,7 +84,12 @@ class DmEnvironment(parameters.Parametrized):
         self.control_timestep: Any = timestep() if callable(timestep) else None
         self._set_observation(env.observation_spec())
         self._set_action(env.action_spec())
-        self._declare(parameters.of_user(env))
+        self._declare_of(env)
+
+    def get_info(self) -> Any:
+        """What the environment's own `get_info` tells, if it has one."""
+        tell = getattr(self._env, "get_info", None)
+        return tell() if callable(tell) else {}
 
     def _set_observation(self, spec: Any) -> None:
         entries = spec if isinstance(spec, dict) else {"": spec}

@@ -43,7 +43,7 @@ class UserEnvironment(parameters.Parametrized, wrappers.PyEnvironmentBaseWrapper
                 spec.shape, np.float32, minimum=-1.0, maximum=1.0, name="action"
             )
             self._dtype = spec.dtype
-        self._declare(parameters.of_user(env))
+        self._declare_of(env)
 
     def action_spec(self) -> Any:
         """Float32 in [-1, 1]; the user's own spec where it is not one bounded float array."""
