@@ -26,6 +26,7 @@ from supervise.verdict import STATE_FILE, Settings, describe_exit, judge, read_s
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM)
 _TAKEN = (signal.SIGCHLD, *_FORWARDED)
 _KILL_AFTER_GRACE_SECONDS = 3.0
+_SAVE_AGAIN_SECONDS = 2.0
 
 
 class Service:
@@ -144,25 +145,34 @@ class Service:
                 state.last_error = ""  # nothing that the program said explains it
             elif exit_code not in (supervision.OK, supervision.RETRY):
                 state.last_error = log_tail.last_error(self.directory, state.starts)
-        if state.outcome == "failed":
-            self._report_failure(exit_code)
-        self._save(self.directory / STATE_FILE, asdict(state))
-        if state.outcome:
-            self._go_down()
+        kept = self._keep_state(exit_code)
+        if not state.outcome:
+            return
+        # The tree waits for an outcome: on a full disk it is written as soon as there is room.
+        while not kept and not self._sleep(_SAVE_AGAIN_SECONDS):
+            kept = self._keep_state(exit_code)
+        self._go_down()
 
-    def _save(self, path: Path, value: dict[str, Any]) -> None:
+    def _keep_state(self, exit_code: int) -> bool:
+        """Writes how the program ended; whether all of it could be written."""
+        reported = self.state.outcome != "failed" or self._report_failure(exit_code)
+        return self._save(self.directory / STATE_FILE, asdict(self.state)) and reported
+
+    def _save(self, path: Path, value: dict[str, Any]) -> bool:
         """A full disk must not keep the program from running, which may be freeing some."""
         try:
             write_json(path, value)
+            return True
         except OSError as e:
             _say(f"{path.name} is not written: {e}")
+            return False
 
-    def _report_failure(self, exit_code: int) -> None:
+    def _report_failure(self, exit_code: int) -> bool:
         """Writes R/failed.json; the first program that fails is the one to look at."""
         failed = Path(self.settings.failed_file)
         if failed.exists():
-            return
-        self._save(
+            return True
+        return self._save(
             failed,
             {
                 "program": self.settings.name,

@@ -52,26 +52,49 @@ def test_the_reaper_complains_once_of_a_heartbeat_that_fails_again_and_again(run
     assert said.count("alive.json is not written") == 1
 
 
-def test_a_service_outlives_the_notes_that_it_can_not_write(tmp_path):
-    service = tmp_path / "train"
-    write_json(
-        service / verdict.SETTINGS_FILE,
-        {"name": "train", "failed_file": str(tmp_path / "failed.json"), "directory": ROOT},
-    )
-    (service / "down").symlink_to(tmp_path / "nowhere" / "down")
-    program = [sys.executable, "-c", "print('works')"]
-    done = subprocess.run(
+@contextlib.contextmanager
+def service_on_a_full_disk(service: Path, code: int):
+    """A service that can't write, from its program's end on; yields it and what it has said."""
+    failed = service.parent / "failed.json"
+    settings = {"name": "train", "failed_file": str(failed), "directory": ROOT}
+    write_json(service / verdict.SETTINGS_FILE, settings)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    program = [sys.executable, "-c", f"print('works'); raise SystemExit({code})"]
+    running = subprocess.Popen(
         [sys.executable, "-m", "supervise.service", *program],
         cwd=service,
         env={**os.environ, "PYTHONPATH": ROOT},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard)),
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "works" in done.stdout and "end of start 1: exit code 0" in done.stdout
+    try:
+        assert running.stdout is not None
+        said = ""
+        while said.count("state.json is not written") < 3:  # the start's, the end's, one again
+            said += running.stdout.readline()
+        yield running, said
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.mark.parametrize("code, outcome", [(0, "finished"), (2, "failed")])
+def test_an_outcome_that_the_disk_refuses_is_written_when_there_is_room(tmp_path, code, outcome):
+    service = tmp_path / "train"
+    with service_on_a_full_disk(service, code) as (running, said):
+        assert "works" in said and f"end of start 1: exit code {code}" in said
+        hard = resource.prlimit(running.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert running.wait(30) == 0
+    assert verdict.read_state(service).outcome == outcome
+    assert (tmp_path / "failed.json").exists() == (outcome == "failed")
+
+
+def test_a_stop_ends_a_service_that_waits_for_room(tmp_path):
+    with service_on_a_full_disk(tmp_path / "train", 0) as (running, _):
+        running.terminate()
+        assert running.wait(30) == 0
 
 
 WAITING = "import os; stop = s.start_signal_thread(); READY; stop.wait(); os._exit(stop.exit_code)"
