@@ -98,6 +98,14 @@ def latest_export(run_dir: RunDir, kind: str = COLLECT) -> Export | None:
     return next(iter(newest_first(run_dir, kind)), None)
 
 
+def has_no_export(run_dir: RunDir) -> bool:
+    """Whether the run has lost its last export; False where the disk can't be read now."""
+    try:
+        return latest_export(run_dir) is None
+    except OSError:
+        return False
+
+
 def scores(run_dir: RunDir) -> dict[str, float]:
     """Mean evaluation return of every export that the evaluator beside training has scored."""
     return {

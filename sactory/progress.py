@@ -96,6 +96,7 @@ class Book:
 
     def __init__(self) -> None:
         self._totals: dict[str, Totals] = {}
+        self._sum = Totals()  # of all, for there may be thousands
 
     def add(self, record: dict[str, Any]) -> list[Entry]:
         """Enters one report.
@@ -116,13 +117,11 @@ class Book:
             raise ValueError(f"episodes is {messages.short(checked['episodes'])}, not a list")
         episodes = sorted(map(_episode, checked["episodes"]), key=lambda e: e.sequence)
         key = f"{worker}:{incarnation}"
-        totals = self._totals.setdefault(key, Totals())
-        totals.rows = max(totals.rows, rows)
-        totals.env_steps = max(totals.env_steps, env_steps)
+        totals = self._raise(key, rows, env_steps)
         new = []
         for episode in episodes:
             if episode.sequence >= totals.episodes:
-                totals.episodes = episode.sequence + 1
+                self._raise(key, episodes=episode.sequence + 1)
                 new.append(Entry(self.episodes, f"{key}:{episode.sequence}", episode))
         return new
 
@@ -135,23 +134,32 @@ class Book:
         for source in sources:
             match = _SOURCE.fullmatch(str(source))
             if match:
-                totals = self._totals.setdefault(match["key"], Totals())
-                totals.episodes = max(totals.episodes, int(match["sequence"]) + 1)
+                self._raise(match["key"], episodes=int(match["sequence"]) + 1)
 
     @property
     def rows(self) -> int:
         """Agent steps of the run."""
-        return sum(totals.rows for totals in list(self._totals.values()))
+        return self._sum.rows
 
     @property
     def env_steps(self) -> int:
         """Simulator steps of the run."""
-        return sum(totals.env_steps for totals in list(self._totals.values()))
+        return self._sum.env_steps
 
     @property
     def episodes(self) -> int:
         """Finished episodes of the run."""
-        return sum(totals.episodes for totals in list(self._totals.values()))
+        return self._sum.episodes
+
+    def _raise(self, key: str, rows: int = 0, env_steps: int = 0, episodes: int = 0) -> Totals:
+        """Raises an incarnation's totals, and their sum, to at least these."""
+        totals = self._totals.setdefault(key, Totals())
+        for name, value in (("rows", rows), ("env_steps", env_steps), ("episodes", episodes)):
+            more = value - getattr(totals, name)
+            if more > 0:
+                setattr(totals, name, value)
+                setattr(self._sum, name, getattr(self._sum, name) + more)
+        return totals
 
     def merge(self, other: Book) -> None:
         """Takes over the steps that `other` knows beyond this book.
@@ -159,9 +167,7 @@ class Book:
         Not the episodes: those that were known but not logged shall be told once more.
         """
         for key, theirs in other._totals.items():
-            mine = self._totals.setdefault(key, Totals())
-            mine.rows = max(mine.rows, theirs.rows)
-            mine.env_steps = max(mine.env_steps, theirs.env_steps)
+            self._raise(key, theirs.rows, theirs.env_steps)
 
     def to_json(self) -> dict[str, Any]:
         """The book as the trainer's checkpoint holds it."""
@@ -177,7 +183,7 @@ class Book:
         book, names = cls(), [field.name for field in dataclasses.fields(Totals)]
         for key, totals in value.items():
             checked = messages.fields(totals, names)
-            book._totals[key] = Totals(*(messages.count(checked, name) for name in names))
+            book._raise(key, **{name: messages.count(checked, name) for name in names})
         return book
 
 

@@ -5,10 +5,12 @@ import pytest
 
 from sactory import supervision
 from sactory import trainer_checkpoints as on_disk
-from sactory.progress import Book, report
+from sactory.metrics import read_log
+from sactory.progress import Book, Episode, report
 from sactory.run_dir import read_json, write_json
 from sactory.sealed import seal
 from tests.trainer_rig import CALL, Rig, make_run, stand_ins  # noqa: F401  (a fixture)
+from train import learner as learner_module
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -100,3 +102,53 @@ def test_a_save_that_failed_is_tried_again_before_the_next_is_due(tmp_path, stan
             assert len(tried) == count
     finally:
         rig.close()
+
+
+def finish(rig, monkeypatch, outcomes, stop_after=None):
+    """Ends a run by its env steps while saves go as told; the exit code and how many there were."""
+    start = rig.start()
+    learner, stop = start.learner, start._stop
+    save, tried = learner._checkpoints.save, []
+
+    def told(state):
+        tried.append(state)
+        if len(tried) == stop_after:
+            stop.request("SIGTERM", 15)
+        return outcomes[len(tried) - 1] and save(state)
+
+    monkeypatch.setattr(learner_module, "_SAVE_AGAIN_SECONDS", 0.01)
+    learner._checkpoints.save = told
+    entry = learner.book.add(report(0, 1, 100_000, 100_000, [Episode(0, 1.5, 10, 0.1)]))
+    learner._publisher.last_round = lambda: learner._publisher.episodes.extend(entry)
+    return start.run(10**6), len(tried)
+
+
+def test_a_run_ends_with_its_last_weights_however_often_the_disk_refuses_them(
+    tmp_path,
+    stand_ins,
+    monkeypatch,
+):
+    rig = Rig(make_run(tmp_path / "run"))
+    try:
+        assert finish(rig, monkeypatch, [False, False, True]) == (supervision.OK, 3)
+    finally:
+        rig.close()
+    done = read_json(rig.run_dir.done)
+    newest = on_disk.find(rig.run_dir.trainer_checkpoints)[-1]
+    assert on_disk.read(newest)["state"]["train_step"] == done["train_steps"]
+    rows = [row for row in read_log(rig.run_dir.train_log) if "source" in row]
+    assert len(rows) == done["episodes"] == 1  # that of the last round, too
+    assert read_json(rig.run_dir.status("train"))["error"] is None
+
+
+def test_a_stop_ends_the_wait_for_room_and_leaves_the_run_unfinished(
+    tmp_path,
+    stand_ins,
+    monkeypatch,
+):
+    rig = Rig(make_run(tmp_path / "run"))
+    try:
+        assert finish(rig, monkeypatch, [False] * 9, stop_after=3) == (supervision.RETRY, 3)
+    finally:
+        rig.close()
+    assert not rig.run_dir.done.exists()

@@ -6,11 +6,13 @@ happens on `MetricsWriter`'s thread.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sactory.metrics import TRAIN, MetricsWriter
 from sactory.progress import Book, Entry
 
+_RATES_SECONDS = 10.0
 # Names in the log for the agent's metrics.
 _LOGGED = ("batch_reward", "actor_loss", "critic_loss", "alpha_loss", "alpha", "entropy", "q_mean")
 
@@ -30,6 +32,7 @@ class Journal:
         self._means: dict[str, float] = past.get("means", dict.fromkeys(_LOGGED, 0.0))
         self._count: int = past.get("count", 0)
         self.last_return: float | None = past.get("last_return")
+        self._rated: tuple[float, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The running means as the trainer's checkpoint holds them."""
@@ -72,9 +75,20 @@ class Journal:
         self._writer.write(TRAIN, row, step=book.env_steps)
         self._sums, self._count = {}, 0
 
-    def rates(self, book: Book, **values: float) -> None:
-        """Writes values that belong to no episode to TensorBoard."""
-        self.scalars(TRAIN, values, book)
+    def rates(self, book: Book, train_step: int, replay_size: int) -> None:
+        """Writes how fast the run goes to TensorBoard; called often, it does so now and then."""
+        now = time.monotonic()
+        if self._rated is None:
+            self._rated = (now, book.env_steps, train_step)
+        elif now - self._rated[0] >= _RATES_SECONDS:
+            seconds = now - self._rated[0]
+            values = {
+                "replay_size": replay_size,
+                "env_steps_per_second": (book.env_steps - self._rated[1]) / seconds,
+                "updates_per_second": (train_step - self._rated[2]) / seconds,
+            }
+            self.scalars(TRAIN, values, book)
+            self._rated = (now, book.env_steps, train_step)
 
     def scalars(self, kind: str, values: dict[str, float], book: Book) -> None:
         """Writes values of one group of metrics to TensorBoard."""

@@ -31,7 +31,6 @@ from train.update import Update
 _POLL_SECONDS = 0.2
 _EXPORT_SECONDS = 120.0
 _EXPORT_SECONDS_WHEN_STOPPED = 10.0  # well within the grace period
-_RATES_SECONDS = 10.0
 _LOST_SECONDS = 10.0
 _SAVE_AGAIN_SECONDS = 5.0
 
@@ -98,9 +97,7 @@ class Learner:
         self._saved = True
         self._tell_due = Every(1.0, start=time.monotonic())
         self._look_due = Every(1.0, start=time.monotonic())
-        self._rates_due = Every(_RATES_SECONDS, start=time.monotonic())
         self._lost_due = Every(_LOST_SECONDS, start=time.monotonic())
-        self._rated = (time.monotonic(), self.book.env_steps, self._train_step)
         # What the table came with at the run's beginning (a fork's, demonstrations) doesn't count.
         foreign = state.get("foreign_rows")
         others = max(0, self._publisher.inserted_rows - self.book.rows)
@@ -172,7 +169,7 @@ class Learner:
         return vector
 
     def _log_episodes(self) -> None:
-        while self._publisher.episodes:
+        for _ in range(len(self._publisher.episodes)):  # those that come meanwhile can wait
             entry = self._publisher.episodes.popleft()
             self._journal.episode(entry, self.book, self._train_step, self.ratio)
         now = time.monotonic()
@@ -180,15 +177,7 @@ class Learner:
             self._heartbeat.update(**self._counters(), replay_size=self._publisher.replay_rows)
             if self._publisher.published_time is not None:
                 self._heartbeat.update(weights_time=self._publisher.published_time)
-        if self._rates_due(now):
-            seconds = now - self._rated[0]
-            self._journal.rates(
-                self.book,
-                replay_size=self._publisher.replay_rows,
-                env_steps_per_second=(self.book.env_steps - self._rated[1]) / seconds,
-                updates_per_second=(self._train_step - self._rated[2]) / seconds,
-            )
-            self._rated = (now, self.book.env_steps, self._train_step)
+        self._journal.rates(self.book, self._train_step, self._publisher.replay_rows)
 
     def _counters(self) -> dict[str, Any]:
         return {
@@ -206,18 +195,12 @@ class Learner:
     def _export_and_save(self) -> None:
         now = time.monotonic()
         # Collectors that start with no export to act with make no env steps for the next one.
-        lost = self._lost_due(now) and self._has_no_export()
+        lost = self._lost_due(now) and policies.has_no_export(self._run_dir)
         if self._export_due(self.book.env_steps) or lost:
             self.export()
         # A disk that was full for a moment must not cost a whole interval.
         if self._save_due(now) or (not self._saved and self._save_again_due(now)):
             self.save()
-
-    def _has_no_export(self) -> bool:
-        try:
-            return policies.latest_export(self._run_dir) is None
-        except OSError:  # the disk can't be read now
-            return False
 
     def export(self) -> None:
         """Hands the policy as it is now to the exporter."""
@@ -267,20 +250,15 @@ class Learner:
         """Saves everything; marks the run as done if it has reached its end."""
         self._heartbeat.update(state="saving")
         self._publisher.last_round()
+        self._log_episodes()
         self.save()
-        if reason is None:
+        if reason is None or not self._keep_the_end():
             self._heartbeat.update(**self._counters())
             self._journal.close()
             self._exporter.wait(_EXPORT_SECONDS_WHEN_STOPPED)
             self._heartbeat.close("stopped")
             return supervision.RETRY
-        self.export()
-        exported = self._exporter.wait(_EXPORT_SECONDS) and self._exporter.error is None
         self._journal.close()
-        if not self._saved or not exported:
-            logging.error("the final checkpoint or export failed: the run is not marked as done")
-            self._heartbeat.close("stopped")
-            return supervision.RETRY
         counters = {k: v for k, v in self._counters().items() if k != "book"}
         self._heartbeat.update(**self._counters())
         write_json(self._run_dir.done, {"reason": reason, "time": time.time(), **counters})
@@ -288,6 +266,27 @@ class Learner:
         self._heartbeat.close("done")
         logging.info("the run is done (%s): %s", reason, counters)
         return supervision.OK
+
+    def _keep_the_end(self) -> bool:
+        """Saves and exports what the run came to, until the disk takes it; False after a stop.
+
+        The next start would only have an older checkpoint, and call the run done with that.
+        """
+        exported = False
+        while True:
+            if not exported:
+                self.export()
+                exported = self._exporter.wait(_EXPORT_SECONDS) and self._exporter.error is None
+            if self._saved and exported:
+                self._heartbeat.update(error=None)
+                return True
+            message = "the final checkpoint or export failed; it is tried again"
+            logging.error(message)
+            self._heartbeat.update(error=message)
+            if self._stop.wait(_SAVE_AGAIN_SECONDS):
+                return False
+            if not self._saved:
+                self.save()
 
     def _roll_back(self, error: DivergedError) -> int:
         """Ends this start, so that the next one goes on from the last good checkpoint."""
