@@ -20,7 +20,7 @@ from sactory.errors import UserError
 from sactory.progress import RunState
 from sactory.run_dir import RunDir
 
-_EPISODES_PER_START = 2**32
+_EPISODES_PER_LIFE = 2**32
 
 
 class Draws:
@@ -51,16 +51,16 @@ class CurriculumDraws(Draws):
         env: One of the environments.
         seed: The run's.
         worker: The worker's id.
-        start: Count of the worker's starts, this one included: no two draw the same.
+        life: Which of the worker's lives this is: no two draw the same.
         kept: R/curriculum_state.json, where the trainer keeps what it is about to publish.
     """
 
     def __init__(
-        self, curriculum: Curriculum, env: Any, seed: int, worker: int, start: int, kept: Path
+        self, curriculum: Curriculum, env: Any, seed: int, worker: int, life: int, kept: Path
     ):
         self._curriculum, self._setter, self._kept = curriculum, Setter(curriculum, env), kept
         self._seed, self._worker = seed, worker
-        self._episode = start * _EPISODES_PER_START
+        self._episode = life * _EPISODES_PER_LIFE
         self._heard: State | None = None
         self._state: State | None = None
         self._played: dict[int, Played] = {}
@@ -100,17 +100,17 @@ class CurriculumDraws(Draws):
         return Played(at.incarnation, at.version, at.probe, metrics)
 
 
-def draws_for_run(run_dir: RunDir, env: Any, worker: int, start: int) -> Draws:
+def draws_for_run(run_dir: RunDir, env: Any, worker: int, life: int) -> Draws:
     """The draws of a run whose configuration is loaded.
 
     Args:
         run_dir: The run.
         env: One of the environments.
         worker: The worker's id.
-        start: Count of the worker's starts, this one included.
+        life: Which of the worker's lives this is.
     """
     curriculum = load_for_run(run_dir)
     if curriculum is None:
         return Draws()
     kept = run_dir.curriculum_state
-    return CurriculumDraws(curriculum, env, settings.Run().seed, worker, start, kept)
+    return CurriculumDraws(curriculum, env, settings.Run().seed, worker, life, kept)

@@ -58,7 +58,8 @@ class Worker:
         self._settings, replay = settings.Worker(), settings.Replay()
         self._replay = replay
         specs = Specs.load(run_dir)
-        seeds = np.random.SeedSequence([settings.Run().seed, worker, heartbeat.starts])
+        life = _life(run_dir, heartbeat.starts)
+        seeds = np.random.SeedSequence([settings.Run().seed, worker, life])
         self._random = np.random.default_rng(seeds)
         self._actor_seed = int(self._random.integers(2**31))
         num_envs = self._settings.num_envs
@@ -68,7 +69,7 @@ class Worker:
         for env in envs:
             check_env_matches(specs, env)
         adder = NStepAdder(specs.row, replay.n_step, replay.gamma, num_envs)
-        self._draws = draws_for_run(run_dir, envs[0], worker, heartbeat.starts)
+        self._draws = draws_for_run(run_dir, envs[0], worker, life)
         self._slots = Slots(envs, specs, adder, self._draws)
         self._specs = specs
         self._writer = SegmentWriter(client, replay.segment_length, specs.row.size)
@@ -264,3 +265,13 @@ class Worker:
         done = not self._stop.is_set()
         self._heartbeat.close("done" if done else "stopped")
         return supervision.OK if done else supervision.RETRY
+
+
+def _life(run_dir: RunDir, starts: int) -> int:
+    """Which of a worker's lives this is, for its random numbers: the count of its starts.
+
+    A first start in a run that has begun may be a later one, whose heartbeat was lost in a power
+    cut: it must not draw the first life's numbers again.
+    """
+    begun = starts == 1 and run_dir.train_log.exists() and run_dir.train_log.stat().st_size > 0
+    return time.time_ns() if begun else starts

@@ -116,6 +116,26 @@ def test_a_held_collector_has_little_to_lose(tmp_path, length, n_step):
         rig.close()
 
 
+def test_a_worker_whose_heartbeat_is_lost_does_not_repeat_its_first_life(tmp_path):
+    rig, drawn = Rig(make_run(tmp_path / "run")), []
+
+    def start():
+        heartbeat = Heartbeat(rig.run_dir, "collect", 0, interval=0.05)
+        drawn.append(Worker(rig.run_dir, 0, supervision.Stop(), heartbeat, rig.client)._actor_seed)
+        heartbeat.close()
+        heartbeat.path.unlink()  # a power cut
+
+    try:
+        start()
+        start()  # nothing was made yet: the same run from its beginning
+        rig.run_dir.train_log.write_text('{"step": 10}\n')
+        start()
+        start()
+    finally:
+        rig.close()
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 3
+
+
 def test_worker_takes_the_lowest_free_id_and_a_second_holder_is_refused(tmp_path):
     run_dir = RunDir(tmp_path)
     first = take_worker_id(run_dir, None)

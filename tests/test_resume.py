@@ -125,7 +125,7 @@ def finish(rig, monkeypatch, outcomes, stop_after=None):
 
 def test_a_run_ends_with_its_last_weights_however_often_the_disk_refuses_them(
     tmp_path,
-    stand_ins,
+    stand_ins,  # noqa: F811
     monkeypatch,
 ):
     rig = Rig(make_run(tmp_path / "run"))
@@ -143,7 +143,7 @@ def test_a_run_ends_with_its_last_weights_however_often_the_disk_refuses_them(
 
 def test_a_stop_ends_the_wait_for_room_and_leaves_the_run_unfinished(
     tmp_path,
-    stand_ins,
+    stand_ins,  # noqa: F811
     monkeypatch,
 ):
     rig = Rig(make_run(tmp_path / "run"))
