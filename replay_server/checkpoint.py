@@ -6,6 +6,7 @@ while it copies; so the root holds nothing else and the interval grows with the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -140,8 +141,9 @@ class Checkpoints:
             copy = self._history.add(path, time.monotonic() - began)
         except Exception as e:  # Reverb turns a full disk into an IndexError, for one
             logging.error("the replay checkpoint failed, the previous one stays: %s", e)
-            self._history.remove_partial()
             self._due = time.monotonic() + self._replay.checkpoint_seconds
+            with contextlib.suppress(OSError):  # the same disk: what failed the save fails here
+                self._history.remove_partial()
             return False
         finally:
             self._report_notes()

@@ -219,6 +219,7 @@ class History:
     def sweep(self) -> None:
         """Leaves nothing in Reverb's root that it would delete, or that sorts after a new save."""
         now = stamp()
+        self._root.mkdir(exist_ok=True)  # else no save would work until the next start
         for path in list(self._root.iterdir()):
             if self._is_ours(path) and path.name > now:
                 if Manifest.load(self.directory / path.name):  # the history holds it
