@@ -18,6 +18,7 @@ from absl import logging
 from reverb.platform import checkpointers_lib
 
 from replay_server import offline, restore
+from replay_server.crashes import Crashes
 from replay_server.history import SAVED, Copy, History
 from sactory import settings
 from sactory.heartbeat import Heartbeat
@@ -70,9 +71,9 @@ class Checkpoints:
                 self._due = time.monotonic() + self._replay.checkpoint_seconds
         self._report_notes()
 
-    def came_up(self) -> None:
-        """Says that the server has been built: loading its checkpoint has not killed it."""
-        restore.loaded(self._run_dir)
+    def loading(self) -> contextlib.AbstractContextManager[None]:
+        """Surrounds the building of the server: a checkpoint may make it crash."""
+        return Crashes(self._run_dir).watched()
 
     def is_loaded(self, infos: dict[str, Any]) -> bool:
         """Whether the server holds what its checkpoint promised; asked with its first answer.

@@ -233,6 +233,10 @@ class History:
             if path.is_dir() and not (path / offline.DONE).exists():
                 shutil.rmtree(path, ignore_errors=True)
 
+    def is_last(self, copy: Copy) -> bool:
+        """Whether there is no other copy to start from."""
+        return all(other.path == copy.path for other in self._known())
+
     def discard(self, copy: Copy, why: str) -> None:
         """Sets a copy aside that turned out to be of no use."""
         shutil.rmtree(self._root / copy.path.name, ignore_errors=True)

@@ -47,8 +47,9 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: G
     checkpoints = Checkpoints(run_dir, replay, heartbeat)
     all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
     checkpoints.prepare(all_tables)
-    server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=checkpoints.checkpointer)
-    checkpoints.came_up()
+    loader = checkpoints.checkpointer
+    with checkpoints.loading():
+        server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=loader)
     gate.start()
     client = reverb.Client(f"127.0.0.1:{gate.reverb_port}")
     try:
