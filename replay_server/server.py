@@ -23,7 +23,6 @@ from sactory.specs import Specs
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
-_REPAIR_SECONDS = 900.0
 _REPAIR_AGAIN_SECONDS = 30.0
 _SILENT_SECONDS = 120.0  # a server that has not answered for so long is stuck for good
 # One question unanswered counts for no more: clocks run on while this process is frozen.
@@ -95,9 +94,10 @@ def _watch(
             if silent > _SILENT_SECONDS:
                 heartbeat.close("stopped")
                 raise StuckError(f"Reverb has not answered for {silent:.0f} s: starting anew")
-        if os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
+        answers = infos is not None  # else a save would hang
+        if answers and os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
             heartbeat.update(state="saving for a repair")
-            if checkpoints.save_last(client, _REPAIR_SECONDS):
+            if checkpoints.save(client):  # nothing waits for it: it may take its time
                 heartbeat.close("stopped")
                 return supervision.RETRY
             logging.error("a repair waits: what the tables hold can't be saved now")

@@ -130,14 +130,28 @@ def test_a_repair_waits_until_the_tables_are_saved(watched, monkeypatch):
     assert ended == [supervision.RETRY] and site.run_dir.repair.exists()
 
 
+def test_a_repair_comes_however_long_a_save_takes(watched):
+    site, _, thread, ended = watched
+    site.checkpoints._duration = 3600.0
+    write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
+    thread.start()
+    thread.join(60)
+    assert ended == [supervision.RETRY]
+    assert any(site.run_dir.replay_checkpoints.iterdir())
+
+
 def test_a_server_that_never_answers_starts_anew(watched, monkeypatch):
-    _, _, thread, ended = watched
+    site, _, thread, ended = watched
+    saves = []
+    monkeypatch.setattr(site.checkpoints, "save", saves.append)
     monkeypatch.setattr(server.client_lib, "table_infos", lambda client: None)
-    monkeypatch.setattr(server, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(server, "_SILENT_SECONDS", 0.9)
+    write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
     thread.start()
     thread.join(30)
     (error,) = ended
     assert "has not answered" in str(error)
+    assert not saves, "a save would hang"
 
 
 def test_a_frozen_server_goes_on_and_saves_at_its_end(watched, monkeypatch):
