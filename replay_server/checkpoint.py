@@ -6,6 +6,7 @@ while it copies; so the root holds nothing else and the interval grows with the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from absl import logging
 from reverb.platform import checkpointers_lib
 
 from replay_server import offline, restore
+from replay_server.crashes import Crashes
 from replay_server.history import SAVED, Copy, History
 from sactory import settings
 from sactory.heartbeat import Heartbeat
@@ -69,9 +71,9 @@ class Checkpoints:
                 self._due = time.monotonic() + self._replay.checkpoint_seconds
         self._report_notes()
 
-    def came_up(self) -> None:
-        """Says that the server has been built: loading its checkpoint has not killed it."""
-        restore.loaded(self._run_dir)
+    def loading(self) -> contextlib.AbstractContextManager[None]:
+        """Surrounds the building of the server: a checkpoint may make it crash."""
+        return Crashes(self._run_dir).watched()
 
     def is_loaded(self, infos: dict[str, Any]) -> bool:
         """Whether the server holds what its checkpoint promised; asked with its first answer.
@@ -140,8 +142,9 @@ class Checkpoints:
             copy = self._history.add(path, time.monotonic() - began)
         except Exception as e:  # Reverb turns a full disk into an IndexError, for one
             logging.error("the replay checkpoint failed, the previous one stays: %s", e)
-            self._history.remove_partial()
             self._due = time.monotonic() + self._replay.checkpoint_seconds
+            with contextlib.suppress(OSError):  # the same disk: what failed the save fails here
+                self._history.remove_partial()
             return False
         finally:
             self._report_notes()

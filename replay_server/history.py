@@ -219,6 +219,7 @@ class History:
     def sweep(self) -> None:
         """Leaves nothing in Reverb's root that it would delete, or that sorts after a new save."""
         now = stamp()
+        self._root.mkdir(exist_ok=True)  # else no save would work until the next start
         for path in list(self._root.iterdir()):
             if self._is_ours(path) and path.name > now:
                 if Manifest.load(self.directory / path.name):  # the history holds it
@@ -231,6 +232,10 @@ class History:
         for path in self._root.iterdir():
             if path.is_dir() and not (path / offline.DONE).exists():
                 shutil.rmtree(path, ignore_errors=True)
+
+    def is_last(self, copy: Copy) -> bool:
+        """Whether there is no other copy to start from."""
+        return all(other.path == copy.path for other in self._known())
 
     def discard(self, copy: Copy, why: str) -> None:
         """Sets a copy aside that turned out to be of no use."""

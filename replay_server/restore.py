@@ -7,16 +7,15 @@ from typing import Any
 from absl import logging
 
 from replay_server import offline, repair, seed
+from replay_server.crashes import Crashes
 from replay_server.history import Copy, History
 from sactory import settings
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, read_json, write_json
+from sactory.run_dir import RunDir, read_json
 from sactory.tables import REPLAY
 
-# A server may die while it loads: killed by chance, or because Reverb aborts on what it reads.
-# After the first time bad items are looked for, after as many as these the copy is given up.
-_LOADS = 4
-_LOADING = ".loading.json"  # in the history, beside the copies
+# After the first crash bad items are looked for, after as many as these the copy is given up.
+_CRASHES = 4
 
 
 def prepare(
@@ -43,11 +42,10 @@ def prepare(
     """
     infos = [offline.info_of(table) for table in tables]
     copy = history.recover()
-    asked, loads = run_dir.repair.exists(), _loads(run_dir)
-    if copy is not None and loads >= _LOADS:
-        history.discard(copy, f"the server died {loads} times while it loaded it")
-        copy, loads = history.recover(), 0
-    if copy is not None and (asked or loads == 1):
+    asked, crashes = run_dir.repair.exists(), Crashes(run_dir)
+    if copy is not None and crashes.count() >= _CRASHES:
+        copy = _given_up(history, copy, crashes)
+    if copy is not None and (asked or crashes.count() == 1):
         copy = _repaired(run_dir, history, copy, heartbeat)
     if copy is None and replay.seed_from:
         copy = seed.make(run_dir, history, replay, infos)
@@ -57,7 +55,6 @@ def prepare(
         history.notes.append("no whole checkpoint of the replay is left: it starts empty")
     if asked:  # one that came meanwhile speaks of what the server has yet to load
         run_dir.repair.unlink(missing_ok=True)
-    _note_loads(run_dir, loads + 1 if copy else 0)
     for note in history.notes:
         logging.error("recovering the replay: %s", note)
     if copy is not None:
@@ -66,22 +63,19 @@ def prepare(
     return copy
 
 
-def loaded(run_dir: RunDir) -> None:
-    """Says that the server has survived loading its checkpoint."""
-    _note_loads(run_dir, 0)
-
-
-def _loads(run_dir: RunDir) -> int:
-    """How often in a row a server has died while it loaded its checkpoint."""
-    return (read_json(run_dir.replay_history / _LOADING) or {}).get("loads", 0)
-
-
-def _note_loads(run_dir: RunDir, loads: int) -> None:
-    write_json(run_dir.replay_history / _LOADING, {"loads": loads})
+def _given_up(history: History, copy: Copy, crashes: Crashes) -> Copy | None:
+    """The copy to go on with instead of one that makes Reverb crash."""
+    why = f"Reverb crashed {crashes.count()} times while it loaded it"
+    if history.is_last(copy):  # memory may have been short: nothing but an empty start is left
+        history.notes.append(f"{copy.path.name}: {why}; it is the last one, so it is tried again")
+        return copy
+    history.discard(copy, why)
+    crashes.forget()
+    return history.recover()
 
 
 def _repaired(run_dir: RunDir, history: History, copy: Copy, heartbeat: Heartbeat) -> Copy:
-    reason = (read_json(run_dir.repair) or {}).get("reason", "the server died while it loaded it")
+    reason = (read_json(run_dir.repair) or {}).get("reason", "Reverb crashed while it loaded it")
     logging.warning("repairing the replay: %s", reason)
     copy, removed = repair.clean(history, copy)
     before = (read_json(heartbeat.path) or {}).get("repaired_items") or 0

@@ -23,9 +23,10 @@ from sactory.specs import Specs
 _TICK_SECONDS = 0.5
 _FAREWELL_SECONDS = 30.0
 _STALE_SECONDS = 10.0
-_REPAIR_SECONDS = 900.0
 _REPAIR_AGAIN_SECONDS = 30.0
 _SILENT_SECONDS = 120.0  # a server that has not answered for so long is stuck for good
+# One question unanswered counts for no more: clocks run on while this process is frozen.
+_SILENT_ROUND_SECONDS = _TICK_SECONDS + client_lib.PROBE_SECONDS + 0.5
 _FINAL_SAVE_SECONDS = 600.0
 
 
@@ -47,8 +48,9 @@ def serve(run_dir: RunDir, stop: supervision.Stop, heartbeat: Heartbeat, gate: G
     checkpoints = Checkpoints(run_dir, replay, heartbeat)
     all_tables = tables.build_tables(row, limits, replay.segment_length, run_dir.run_id)
     checkpoints.prepare(all_tables)
-    server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=checkpoints.checkpointer)
-    checkpoints.came_up()
+    loader = checkpoints.checkpointer
+    with checkpoints.loading():
+        server = reverb.Server(all_tables, port=gate.reverb_port, checkpointer=loader)
     gate.start()
     client = reverb.Client(f"127.0.0.1:{gate.reverb_port}")
     try:
@@ -71,15 +73,14 @@ def _watch(
     limits: tables.ReplayLimits,
 ) -> int:
     """Reports and saves until the end; then saves once more."""
-    farewell, repair_due = None, 0.0
-    watch, running = TableWatch(), time.monotonic()
-    answered = running
+    farewell, repair_due, silent = None, 0.0, 0.0
+    watch = TableWatch()
     client.reset(tables.STATE)  # a checkpoint may hold the stop of an end that an amendment undid
     while not stop.wait(_TICK_SECONDS):
-        running = time.monotonic()
+        asked = time.monotonic()
         infos = client_lib.table_infos(client)
         if infos is not None:
-            answered = time.monotonic()
+            silent = 0.0
             if not checkpoints.is_loaded(infos):
                 heartbeat.close("stopped")
                 return supervision.RETRY
@@ -88,43 +89,39 @@ def _watch(
             inserts = infos[tables.REPLAY].rate_limiter_info.insert_stats.completed
             if inserts >= limits.min_size:
                 checkpoints.save_if_due(client)
-                answered = time.monotonic()  # it may have taken minutes
-        elif time.monotonic() - answered > _SILENT_SECONDS:
-            heartbeat.close("stopped")
-            raise StuckError(f"Reverb has not answered for {_SILENT_SECONDS:.0f} s: starting anew")
-        if os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
+        else:
+            silent += min(_TICK_SECONDS + time.monotonic() - asked, _SILENT_ROUND_SECONDS)
+            if silent > _SILENT_SECONDS:
+                heartbeat.close("stopped")
+                raise StuckError(f"Reverb has not answered for {silent:.0f} s: starting anew")
+        answers = infos is not None  # else a save would hang
+        if answers and os.path.exists(run_dir.repair) and time.monotonic() >= repair_due:
             heartbeat.update(state="saving for a repair")
-            if checkpoints.save_last(client, _REPAIR_SECONDS):
+            if checkpoints.save(client):  # nothing waits for it: it may take its time
                 heartbeat.close("stopped")
                 return supervision.RETRY
             logging.error("a repair waits: what the tables hold can't be saved now")
-            answered = time.monotonic()
-            repair_due = answered + _REPAIR_AGAIN_SECONDS
+            repair_due = time.monotonic() + _REPAIR_AGAIN_SECONDS
         if run_dir.is_done:
             farewell = farewell or time.monotonic() + _FAREWELL_SECONDS
             if not _anyone_left(run_dir) or time.monotonic() > farewell:
                 break
-    _save_at_the_end(stop, heartbeat, client, checkpoints, running)
+    _save_at_the_end(stop, heartbeat, client, checkpoints)
     heartbeat.close("done" if run_dir.is_done else "stopped")
     return supervision.OK if run_dir.is_done else supervision.RETRY
 
 
 def _save_at_the_end(
-    stop: supervision.Stop,
-    heartbeat: Heartbeat,
-    client: reverb.Client,
-    checkpoints: Checkpoints,
-    running: float,
+    stop: supervision.Stop, heartbeat: Heartbeat, client: reverb.Client, checkpoints: Checkpoints
 ) -> None:
-    """Saves once more; `running` is when the loop last came by.
+    """Saves once more.
 
-    A save may have been under way when the signal came: the time counts from before it.
+    A save may have been under way when the signal came: the time counts from the signal.
     """
     if not settings.ReplayServer().checkpoint_on_exit:
         return
     heartbeat.update(state="saving")
-    spent = time.monotonic() - running
-    left = supervision.grace_seconds() - spent if stop.is_set() else _FINAL_SAVE_SECONDS
+    left = supervision.grace_seconds() - stop.age if stop.is_set() else _FINAL_SAVE_SECONDS
     checkpoints.save_last(client, left)
 
 

@@ -42,6 +42,7 @@ class Stop:
         self.event = threading.Event()
         self.reason: str | None = None
         self.signal: int | None = None
+        self._requested: float | None = None
 
     def is_set(self) -> bool:
         """Whether the program should stop."""
@@ -57,7 +58,13 @@ class Stop:
             return
         self.reason = reason
         self.signal = signal_number
+        self._requested = time.monotonic()
         self.event.set()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the program was asked to stop; 0 if it was not."""
+        return 0.0 if self._requested is None else time.monotonic() - self._requested
 
     @property
     def exit_code(self) -> int:

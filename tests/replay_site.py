@@ -64,8 +64,8 @@ class Site:
 
     def start(self):
         self.checkpoints.prepare(self.tables)
-        self.server = reverb.Server(self.tables, checkpointer=self.checkpoints.checkpointer)
-        self.checkpoints.came_up()
+        with self.checkpoints.loading():
+            self.server = reverb.Server(self.tables, checkpointer=self.checkpoints.checkpointer)
         self.client = reverb.Client(f"127.0.0.1:{self.server.port}")
         return self
 

@@ -236,14 +236,32 @@ def test_a_server_that_holds_less_than_promised_starts_again_from_an_older_copy(
     assert serve().info.current_size == OLD
 
 
-def test_a_copy_that_kills_the_server_is_given_up_in_the_end(run_dir):
+def starts(run_dir, times, crash):
+    """Rows that each of several starts went on from; Reverb crashes in all, or all are killed."""
     sizes = []
-    for _ in range(6):
+    for _ in range(times):
         site = Site(run_dir)
-        site.checkpoints.prepare(site.tables)  # and dies
-        sizes.append(site.status()["checkpoint_rows"])
-        site.stop()
-    assert sizes == [NEW, NEW, NEW, NEW, OLD, OLD]
+        site.checkpoints.prepare(site.tables)
+        if crash:
+            with pytest.raises(RuntimeError), site.checkpoints.loading():
+                raise RuntimeError
+        last = site.status()
+        sizes.append(last["checkpoint_rows"])
+    return sizes, " ".join(last["recovered"])
+
+
+def test_a_copy_that_crashes_reverb_is_given_up_in_the_end_but_never_the_last(run_dir):
+    sizes, recovered = starts(run_dir, 9, crash=True)
+    assert sizes == [NEW] * 4 + [OLD] * 5
+    (name,) = in_quarantine(run_dir)
+    assert "crashed 4 times" in (run_dir.quarantine / f"{name}.why").read_text()
+    assert "it is the last one" in recovered
+
+
+def test_a_server_that_is_killed_while_it_loads_keeps_its_copy(run_dir, serve):
+    sizes, recovered = starts(run_dir, 6, crash=False)
+    assert sizes == [NEW] * 6 and not recovered and not in_quarantine(run_dir)
+    assert serve().info.current_size == NEW
 
 
 def test_old_copies_are_pruned_and_manifests_tell(run_dir, serve):

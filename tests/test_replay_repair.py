@@ -1,8 +1,10 @@
-"""A running replay server is asked for a repair, and is killed."""
+"""A running replay server is asked for a repair, is killed, frozen or stuck."""
 
 import subprocess
 import sys
 import threading
+import time
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from sactory.init_run import init
 from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs
 from sactory.supervision import Stop, wait_for
-from tests.replay_site import Site, make_run, own_time_zone
+from tests.replay_site import Site, make_run, own_time_zone, row
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -102,14 +104,14 @@ def watched(tmp_path):
                 ended.append(e)
 
         thread = threading.Thread(target=watch)
-        yield site, thread, ended
+        yield site, stop, thread, ended
         stop.request("the test is over", 15)
         thread.join(30)
         site.stop()
 
 
 def test_a_repair_waits_until_the_tables_are_saved(watched, monkeypatch):
-    site, thread, ended = watched
+    site, _, thread, ended = watched
     monkeypatch.setattr(server, "_REPAIR_AGAIN_SECONDS", 0.0)
     tries, disk_is_full = [], threading.Event()
     disk_is_full.set()
@@ -128,11 +130,48 @@ def test_a_repair_waits_until_the_tables_are_saved(watched, monkeypatch):
     assert ended == [supervision.RETRY] and site.run_dir.repair.exists()
 
 
+def test_a_repair_comes_however_long_a_save_takes(watched):
+    site, _, thread, ended = watched
+    site.checkpoints._duration = 3600.0
+    write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
+    thread.start()
+    thread.join(60)
+    assert ended == [supervision.RETRY]
+    assert any(site.run_dir.replay_checkpoints.iterdir())
+
+
 def test_a_server_that_never_answers_starts_anew(watched, monkeypatch):
-    _, thread, ended = watched
+    site, _, thread, ended = watched
+    saves = []
+    monkeypatch.setattr(site.checkpoints, "save", saves.append)
     monkeypatch.setattr(server.client_lib, "table_infos", lambda client: None)
-    monkeypatch.setattr(server, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(server, "_SILENT_SECONDS", 0.9)
+    write_json(site.run_dir.repair, {"reason": "", "time": 1.0})
     thread.start()
     thread.join(30)
     (error,) = ended
     assert "has not answered" in str(error)
+    assert not saves, "a save would hang"
+
+
+def test_a_frozen_server_goes_on_and_saves_at_its_end(watched, monkeypatch):
+    """Clocks run on in a freeze, and the first questions after it may miss their deadline."""
+    site, stop, thread, ended = watched
+    site.write([row(0)])
+    frozen, calls = [0.0], []
+
+    def table_infos(client, ask=server.client_lib.table_infos):
+        calls.append(client)
+        if len(calls) in (2, 3, 6):
+            frozen[0] += 1000.0
+        if len(calls) == 6:
+            stop.request("SIGTERM", 15)
+        return None if len(calls) in (2, 3) else ask(client)
+
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + frozen[0], time=time.time)
+    monkeypatch.setattr(server.client_lib, "table_infos", table_infos)
+    monkeypatch.setattr(server, "time", clock)
+    thread.start()
+    thread.join(60)
+    assert ended == [supervision.RETRY]
+    assert site.status()["checkpoint_rows"] == 1

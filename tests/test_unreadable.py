@@ -12,6 +12,7 @@ from replay_server.history import History
 from sactory import clean, cli, supervision, trainer_checkpoints
 from sactory.errors import RetryError
 from sactory.run_dir import RunDir, poll_json, read_json
+from sactory.tables import REPLAY
 from tests.replay_site import Site, make_run, own_time_zone, row
 from train.checkpoint import Checkpoints
 
@@ -104,6 +105,27 @@ def test_the_replay_waits_or_uses_an_older_checkpoint(served, name):
     copy = History(served, 3).recover()
     assert copy is not None and copy.path == older
     assert any(entry.endswith(newest.name) for entry in in_quarantine(served))
+
+
+@pytest.mark.parametrize("how", ["unreadable", "deleted"])
+def test_a_save_that_fails_keeps_the_server_and_the_next_one_works(served, how):
+    root = served.replay_checkpoints
+    with own_time_zone():
+        site = Site(served).start()
+        try:
+            site.write([row(20)])
+            away = root.rename(root.with_name("away"))
+            if how == "unreadable":
+                root.symlink_to(root.name)  # every look at it fails, with ELOOP
+                assert not site.checkpoints.save(site.client)
+                root.unlink()
+                away.rename(root)
+            assert site.checkpoints.save(site.client)
+            assert site.info.current_size == 21
+        finally:
+            site.stop()
+        copy = History(served, 3).recover()
+    assert copy is not None and copy.manifest.items(REPLAY) == 21
 
 
 def test_retry_is_one_line_and_its_own_exit_code(monkeypatch, capsys):
