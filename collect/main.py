@@ -8,7 +8,8 @@ from sactory import config, cpus, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock
+from sactory.locks import LockedError, hold_lock
+from sactory.run_dir import RunDir
 
 _MAX_WORKERS = 100_000
 
