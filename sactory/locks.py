@@ -7,7 +7,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
+from sactory.run_dir import is_unreadable
 
 
 class LockedError(Exception):
@@ -26,6 +27,7 @@ def hold_lock(path: Path, refusal: str | None = None) -> int:
 
     Raises:
         LockedError: Another process holds it, and there is no `refusal`.
+        RetryError: The disk, or the server of its locks, is away.
         UserError: Another process holds it; or the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,7 @@ def is_locked(path: Path) -> bool:
     """Whether a process holds the lock. Nothing is written: the file still names its last owner.
 
     Raises:
+        RetryError: The disk, or the server of its locks, is away.
         UserError: The file system has no locks.
     """
     try:
@@ -71,7 +74,8 @@ def _lock(fd: int, path: Path) -> None:
     except BlockingIOError as e:
         raise LockedError(str(path)) from e
     except OSError as e:
-        raise UserError(
+        kind = RetryError if is_unreadable(e) else UserError
+        raise kind(
             f"{path} can't be locked ({e.strerror}): the file system of the run directory must "
             "support flock"
         ) from e

@@ -34,8 +34,19 @@ from typing import Any
 
 from sactory.errors import UserError
 
-# What a disk or its server says when it can't be read now; whether files are whole, nobody knows.
-_UNREADABLE = ("EIO", "ESTALE", "EACCES", "EPERM", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
+# What a disk or its server says when it can't be read or locked now; whether files are whole,
+# nobody knows.
+_UNREADABLE = (
+    "EIO",
+    "ESTALE",
+    "EACCES",
+    "EPERM",
+    "ETIMEDOUT",
+    "EMFILE",
+    "ENFILE",
+    "ENOMEM",
+    "ENOLCK",
+)
 
 
 class RunDir:
@@ -221,7 +232,7 @@ def poll_json(path: Path) -> Any:
 
 
 def is_unreadable(error: OSError) -> bool:
-    """Whether an error of reading says nothing about the file: it may pass."""
+    """Whether an error of reading or locking says nothing about the file: it may pass."""
     return errno.errorcode.get(error.errno or 0) in _UNREADABLE
 
 
