@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 
 from sactory import config, cpus, settings, supervision
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import LockedError, RunDir, hold_lock
-
-_MAX_WORKERS = 100_000
+from sactory.locks import LockedError, hold_lock
+from sactory.run_dir import RunDir
 
 
 def main(argv: list[str]) -> int:
     """Collects experience until the run ends or a signal comes."""
     flags = Flags("collect", "Acts in environments with the newest policy and writes rows.")
     flags.string("run_dir", None, "the run directory", required=True)
-    flags.integer("worker", None, "this worker's id; without it the lowest free one")
+    flags.integer("worker", None, "its id; default: the lowest free one beyond `sactory run`'s")
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()
     if run_dir.is_done:
         print(f"the run in {run_dir} is finished")
         return supervision.OK
+    config.load(run_dir)
     worker = take_worker_id(run_dir, args.worker)
     stop = supervision.start_signal_thread()
-    config.load(run_dir)
     cpus.claim(f"collect_{worker}", settings.Collect().cpus)
     heartbeat = Heartbeat(run_dir, "collect", worker)
     return _collect(run_dir, worker, stop, heartbeat)
@@ -63,17 +64,17 @@ def take_worker_id(run_dir: RunDir, wanted: int | None) -> int:
     """Takes a worker's id for as long as this process lives.
 
     Raises:
+        RetryError: A supervised collector's is taken: the other one may end.
         UserError: Another process on a host of this run has `wanted`, or it is negative.
     """
     if wanted is not None and wanted < 0:
         raise UserError(f"--worker = {wanted} must be 0 or more")
-    for worker in range(_MAX_WORKERS) if wanted is None else (wanted,):
-        try:
+    first = settings.Run().num_collectors  # a supervised one may just be between two starts
+    for worker in itertools.count(first) if wanted is None else (wanted,):
+        with contextlib.suppress(LockedError):
             hold_lock(run_dir.lock(f"collect_{worker}"))
             return worker
-        except LockedError:
-            continue
-    raise UserError(
-        f"--worker = {wanted} is taken by another collector of {run_dir}: "
-        "leave --worker out to get the lowest free id"
-    )
+    taken = f"--worker = {wanted} is taken by another collector of {run_dir}"
+    if supervision.RESTARTS_VARIABLE in os.environ:
+        raise RetryError(taken)
+    raise UserError(f"{taken}: leave --worker out to get a free id")

@@ -29,6 +29,7 @@ from sactory.triggers import Every
 
 _POLL_SECONDS = 0.1
 _HOLD_SECONDS = 0.5
+_DAMAGE_SECONDS = 2.0  # damaged exports that can't be moved are hashed anew at each try
 _LAST_FLUSH_SECONDS = 5.0
 _METRICS_SECONDS = 10.0
 RANDOM_POLICY_STEP = -1
@@ -82,6 +83,7 @@ class Worker:
             replay.segment_length,
         )
         self._actor: Actor | None = None
+        self._load_at = 0.0
         self._recovered: list[str] = []
         heartbeat.update(recovered=[])
         self._version = weights.Version(0, RANDOM_POLICY_STEP)
@@ -132,7 +134,8 @@ class Worker:
         if self._actor is None and self._refresher.run_rows < self._settings.random_steps:
             return self._random.uniform(-1, 1, self._action_shape).astype(np.float32)
         began = time.perf_counter()
-        self._actor = self._actor or self._load_actor()
+        if self._actor is None and began >= self._load_at:
+            self._actor = self._load_actor()
         if self._actor is None:
             return None
         newer = self._refresher.take_weights()
@@ -171,6 +174,7 @@ class Worker:
             except policies.CorruptExport as e:
                 self._recovered += damaged_exports.set_aside(self._run_dir, export, e)
                 self._heartbeat.update(recovered=list(self._recovered))
+                self._load_at = time.perf_counter() + _DAMAGE_SECONDS
                 continue
             self._version = weights.Version(export.incarnation, export.train_step)
             self._refresher.set_version(self._version)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sactory import config, cpus, metrics, quiet, settings, supervision
+from sactory import config, cpus, locks, metrics, quiet, settings, supervision
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, hold_lock
+from sactory.run_dir import RunDir
 
 
 def main(argv: list[str]) -> int:
@@ -53,7 +53,7 @@ def _beside_training(run_dir: RunDir) -> int:
         print(f"the run in {run_dir} is finished and every export is scored; the last one:")
         print(metrics.eval_line(rows[-1]) if rows else "none")
         return supervision.OK
-    hold_lock(
+    locks.hold_lock(
         run_dir.lock("eval"),
         f"another evaluator already works on {run_dir}; to score one policy beside it: "
         f"`sactory eval --run_dir {run_dir} --step=latest`",

@@ -7,7 +7,8 @@ from sactory import config, cpus, settings, supervision
 from sactory.errors import RetryError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, hold_lock
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from replay_server.manifest import Manifest
 from sactory import config, settings
 from sactory.errors import UserError
 from sactory.rows import UNSOUND, RowFormat, sound
-from sactory.run_dir import RunDir
+from sactory.run_dir import RunDir, is_unreadable
 from sactory.specs import Specs
 from sactory.tables import REPLAY
 
-_RANDOM_POLICY_STEP = -1.0
+_POLICY_STEP, _RANDOM_POLICY_STEP = "policy_step", -1.0
 # What rows mean: runs that differ here can't share them.
 _MEANING = ("segment_length", "n_step", "gamma")
 
@@ -52,7 +51,7 @@ def make(run_dir: RunDir, history: History, replay: settings.Replay, infos: list
         _check_run(RunDir(source), specs, replay)
         copy = _from_run(RunDir(source), history, info)
     elif source.is_file():
-        rows = _read_rows(source, specs, replay.gamma)
+        rows = _read_rows(source, specs, replay)
         copy = history.make(
             f"seeded from {source}",
             lambda target: _write(target, info, rows, replay.segment_length),
@@ -130,19 +129,24 @@ def _link_newest(other: RunDir, target: Path) -> None:
     raise _refusal(other.root, "it has no whole checkpoint of a replay")
 
 
-def _read_rows(path: Path, specs: Specs, gamma: float) -> np.ndarray:
+def _read_rows(path: Path, specs: Specs, replay: settings.Replay) -> np.ndarray:
     """Packs the transitions of an .npz, float32 `[N, row]`."""
     row: RowFormat = specs.row
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            parts = {name: np.asarray(arrays[name]) for name, _ in row.fields if name in arrays}
-    except (OSError, ValueError, zipfile.BadZipFile) as e:
-        raise _refusal(path, f"it is no .npz of plain arrays ({e})") from None
-    parts["policy_step"] = np.full(len(parts.get("reward", ())), _RANDOM_POLICY_STEP)
-    missing = [name for name, _ in row.fields if name not in parts]
+    names = [name for name, _ in row.fields if name != _POLICY_STEP]
+    parts = _read_arrays(path, names)
+    missing = [name for name in names if name not in parts]
     if missing:
         raise _refusal(path, f"the array '{missing[0]}' is missing")
+    if parts["reward"].ndim == 0:
+        raise _refusal(path, "'reward' is one number, an array of one for each row is wanted")
     count = len(parts["reward"])
+    if count < replay.segment_length:
+        raise _refusal(
+            path,
+            f"it holds {count} rows, at least replay.segment_length = {replay.segment_length} "
+            "are wanted",
+        )
+    parts[_POLICY_STEP] = np.full(count, _RANDOM_POLICY_STEP)
     rows = np.empty((count, row.size), np.float32)
     for (name, shape), span in zip(row.fields, row.slices.values()):
         array = parts[name]
@@ -156,8 +160,23 @@ def _read_rows(path: Path, specs: Specs, gamma: float) -> np.ndarray:
         if not sound(rows[:, span]).all():
             raise _refusal(path, f"'{name}' holds {UNSOUND}")
     _check_ranges(path, rows, specs)
-    rows[:, row.slices["discount"]] *= gamma  # a row's D of one step: gamma d
+    rows[:, row.slices["discount"]] *= replay.gamma  # a row's D of one step: gamma d
     return rows
+
+
+def _read_arrays(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Those of the arrays that an .npz has."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is one array, as np.save writes it")
+        with loaded as arrays:
+            return {name: np.asarray(arrays[name]) for name in names if name in arrays}
+    except Exception as e:  # the readers of zip files and arrays raise nearly anything
+        if isinstance(e, OSError) and is_unreadable(e) and not isinstance(e, PermissionError):
+            raise  # the disk is away, the file may be sound
+        why = f"{type(e).__name__}: {e}"
+        raise _refusal(path, f"it is no .npz as np.savez writes it ({why})") from None
 
 
 def _check_ranges(path: Path, rows: np.ndarray, specs: Specs) -> None:

@@ -18,7 +18,8 @@ from sactory import config as config_lib
 from sactory import disk, estimate, provenance, settings, status, trainer_checkpoints
 from sactory.errors import UserError
 from sactory.flags import Flags
-from sactory.run_dir import RunDir, hold_lock, read_json, write_atomic, write_json
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, read_json, write_atomic, write_json
 from sactory.specs import Specs
 
 AMENDABLE = (

@@ -17,6 +17,7 @@ from typing import NoReturn
 from sactory import __version__, quiet
 from sactory.errors import RetryError, UserError
 from sactory.flags import print_error
+from sactory.run_dir import is_unreadable
 from sactory.supervision import RETRY, USER_ERROR
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -51,7 +52,11 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb and returns its exit code; a user's mistake is one line and exit code 2."""
+    """Runs one verb and returns its exit code.
+
+    A user's mistake is one line and exit code 2; a disk that is full or can't be read now one line
+    and 75.
+    """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -74,9 +79,13 @@ def main(argv: list[str] | None = None) -> int:
         print_error(str(e))
         return RETRY
     except Exception as e:
-        if not _means_full_disk(e):
+        if _means_full_disk(e):
+            advice = "make room"
+        elif isinstance(e, OSError) and is_unreadable(e):
+            advice = "wait until that has passed, or mend it"
+        else:
             raise
-        print_error(f"{e}: make room, then run the same command again")
+        print_error(f"{e}: {advice}, then run the same command again")
         return RETRY
 
 

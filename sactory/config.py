@@ -27,9 +27,9 @@ from sactory.config_text import (
     resolve_text,
     without_references,
 )
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.fields import SETTINGS, check_value, configurable, defaults, field, nearest
-from sactory.run_dir import RunDir, read_json
+from sactory.run_dir import RunDir, is_unreadable, read_json
 
 __all__ = [
     "Config",
@@ -218,13 +218,15 @@ def load(run_dir: RunDir) -> Config:
     user's own environment can be imported from any working directory.
 
     Raises:
+        RetryError: Its disk can't be read now.
         UserError: The directory is no run, or its configuration was damaged by hand.
     """
     path = run_dir.require().config
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} can't be read: {e}") from None
+        kind = RetryError if isinstance(e, OSError) and is_unreadable(e) else UserError
+        raise kind(f"{path} can't be read: {e}") from None
     config = check_text(text, str(path))
     clear()
     gin.parse_config(text)  # not finalized: TF-Agents registers its own names when imported

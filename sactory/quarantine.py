@@ -5,6 +5,7 @@ Nothing here is ever read back; a person may look, or delete the directory.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -29,21 +30,31 @@ def set_aside(run_dir: RunDir, path: Path, why: str) -> Path:
         OSError: It can't be moved, or is gone.
     """
     run_dir.quarantine.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    count = 0
-    while True:
-        new = run_dir.quarantine / f"{stamp}-{count}-{path.name}"
-        try:  # the reason's file claims the name, so that two programs never take the same
-            with open(f"{new}.why", "x") as f:
-                f.write(f"{path}\n{why}\n")
-            break
-        except FileExistsError:
-            count += 1
+    new = _claim(run_dir.quarantine, path.name)
+    reason = _reason(new)
+    with contextlib.suppress(OSError):  # a full disk has no room for it, but a move needs none
+        reason.write_text(f"{path}\n{why}\n")
     try:
         shutil.move(str(path), str(new))
     except OSError:
-        Path(f"{new}.why").unlink(missing_ok=True)
+        reason.unlink(missing_ok=True)
         raise
     fsync_path(run_dir.quarantine)
     logging.warning("%s: %s; moved to %s", path, why, new)
     return new
+
+
+def _claim(directory: Path, name: str) -> Path:
+    """A new path; the empty file of its reason keeps other programs from taking it, too."""
+    stamp, count = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), 0
+    while True:
+        new = directory / f"{stamp}-{count}-{name}"
+        try:
+            _reason(new).touch(exist_ok=False)
+            return new
+        except FileExistsError:
+            count += 1
+
+
+def _reason(path: Path) -> Path:
+    return Path(f"{path}.why")

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import os
@@ -35,8 +34,19 @@ from typing import Any
 
 from sactory.errors import UserError
 
-# What a disk or its server says when it can't be read now; whether files are whole, nobody knows.
-_UNREADABLE = ("EIO", "ESTALE", "EACCES", "EPERM", "ETIMEDOUT", "EMFILE", "ENFILE", "ENOMEM")
+# What a disk or its server says when it can't be read or locked now; whether files are whole,
+# nobody knows.
+_UNREADABLE = (
+    "EIO",
+    "ESTALE",
+    "EACCES",
+    "EPERM",
+    "ETIMEDOUT",
+    "EMFILE",
+    "ENFILE",
+    "ENOMEM",
+    "ENOLCK",
+)
 
 
 class RunDir:
@@ -222,7 +232,7 @@ def poll_json(path: Path) -> Any:
 
 
 def is_unreadable(error: OSError) -> bool:
-    """Whether an error of reading says nothing about the file: it may pass."""
+    """Whether an error of reading or locking says nothing about the file: it may pass."""
     return errno.errorcode.get(error.errno or 0) in _UNREADABLE
 
 
@@ -251,39 +261,3 @@ def remove_leftovers(directory: Path) -> None:
     """Removes the temporary directories that a killed writer left in `directory`."""
     for leftover in directory.glob(".tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
-
-
-class LockedError(Exception):
-    """Somebody else holds the lock."""
-
-
-def hold_lock(path: Path, refusal: str | None = None) -> int:
-    """Takes an exclusive advisory lock that lives as long as this process.
-
-    Args:
-        path: The lock's file.
-        refusal: What to tell the user if another process holds it; None: `LockedError` says so.
-
-    Returns:
-        The open descriptor. The kernel frees the lock however the process ends.
-
-    Raises:
-        LockedError: Another process holds it, and there is no `refusal`.
-        UserError: Another process holds it; or the file system has no locks.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        os.close(fd)
-        raise (UserError(refusal) if refusal else LockedError(str(path))) from e
-    except OSError as e:
-        os.close(fd)
-        raise UserError(
-            f"{path} can't be locked ({e.strerror}): the file system of the run directory must "
-            "support flock"
-        ) from e
-    os.ftruncate(fd, 0)
-    os.write(fd, f"{os.getpid()}\n".encode())
-    return fd

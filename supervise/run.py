@@ -17,7 +17,8 @@ from typing import Any
 from sactory import config, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
-from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
+from sactory.locks import LockedError, hold_lock
+from sactory.run_dir import RunDir, read_json
 from supervise import daemontools, processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 from supervise.progress import Console, Progress

@@ -6,7 +6,6 @@ Programs of this host that somebody started by hand get signals.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import time
@@ -14,7 +13,8 @@ import time
 from sactory import status, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags
-from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
+from sactory.locks import is_locked
+from sactory.run_dir import RunDir, read_json
 from supervise import processes, tree
 
 _POLL_SECONDS = 0.2
@@ -24,15 +24,7 @@ _KILL_SECONDS = 10.0
 
 def is_held(run_dir: RunDir) -> bool:
     """Whether a `sactory run`, or the tree it left behind, works on the run."""
-    return _is_locked(run_dir, "run")
-
-
-def _is_locked(run_dir: RunDir, name: str) -> bool:
-    try:
-        os.close(hold_lock(run_dir.lock(name)))
-        return False
-    except LockedError:
-        return True
+    return is_locked(run_dir.lock("run"))
 
 
 def main(argv: list[str]) -> int:
@@ -102,7 +94,8 @@ def by_hand(run_dir: RunDir) -> dict[str, int]:
             named = int(run_dir.lock(name).read_text())
         except (OSError, ValueError):
             continue
-        if pid == named and processes.start_time(pid) is not None and _is_locked(run_dir, name):
+        alive = processes.start_time(pid) is not None
+        if pid == named and alive and is_locked(run_dir.lock(name)):
             found[name] = pid
     return found
 

@@ -12,7 +12,8 @@ import time
 
 from sactory import supervision
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, hold_lock, write_json
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, write_json
 
 
 def main(name: str, root: str, mode: str, argument: str = "") -> int:

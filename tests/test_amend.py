@@ -23,7 +23,8 @@ from sactory import (
 )
 from sactory.errors import UserError
 from sactory.fields import SETTINGS, defaults
-from sactory.run_dir import RunDir, hold_lock, read_json, write_json
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, read_json, write_json
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -1,5 +1,6 @@
 """A collector's loop: what it sends and what ends it, who may be which worker."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,11 +13,11 @@ from collect.main import take_worker_id
 from collect.slots import BadStepError
 from collect.worker import Worker
 from sactory import client as client_lib
-from sactory import progress, supervision, tables
+from sactory import config, progress, supervision, tables
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.rows import LIMIT
-from sactory.run_dir import RunDir, read_json
+from sactory.run_dir import read_json
 from tests.test_slots import failing_reset
 from tests.trainer_rig import Rig, make_run
 
@@ -136,22 +137,34 @@ def test_a_worker_whose_heartbeat_is_lost_does_not_repeat_its_first_life(tmp_pat
     assert drawn[0] == drawn[1] and len(set(drawn)) == 3
 
 
-def test_worker_takes_the_lowest_free_id_and_a_second_holder_is_refused(tmp_path):
-    run_dir = RunDir(tmp_path)
-    first = take_worker_id(run_dir, None)
-    other = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from collect.main import take_worker_id as t; "
-            "from sactory.run_dir import RunDir; print(t(RunDir(sys.argv[1]), None))",
-            str(tmp_path),
-        ],
+def second_collector(run_dir, worker, **environment):
+    """What another process gets that takes an id."""
+    code = (
+        "import sys; from collect.main import take_worker_id as take; from sactory import config; "
+        "from sactory.run_dir import RunDir; run_dir = RunDir(sys.argv[1]); config.load(run_dir)\n"
+        f"try: print(take(run_dir, {worker}))\n"
+        "except Exception as e: print(type(e).__name__, e)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(run_dir)],
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=True,
-    )
-    assert (first, other.stdout.strip()) == (0, "1")
-    with pytest.raises(UserError, match="--worker = 0 is taken"):
-        take_worker_id(run_dir, 0)
+    ).stdout.strip()
+
+
+def test_an_extra_collector_never_takes_the_id_of_a_supervised_one(tmp_path):
+    run_dir = make_run(tmp_path / "run", "run.num_collectors = 2")
+    config.load(run_dir)
+    assert take_worker_id(run_dir, 0) == 0  # and 1 is between two starts
+    assert take_worker_id(run_dir, None) == 2
+    assert second_collector(run_dir, None) == "3"
+    taken = f"is taken by another collector of {run_dir}"
+    assert second_collector(run_dir, 0).startswith(f"UserError --worker = 0 {taken}: leave")
+    # A service has been given this id: it waits until whoever has it ends.
+    told = second_collector(run_dir, 2, **{supervision.RESTARTS_VARIABLE: "0"})
+    assert told == f"RetryError --worker = 2 {taken}"
+    with pytest.raises(UserError, match="must be 0 or more"):
+        take_worker_id(run_dir, -1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from collect.worker import Worker
-from sactory import config, damaged_exports, policies, settings, supervision, weights
+from sactory import config, damaged_exports, policies, progress, settings, supervision, weights
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
 from sactory.run_dir import RunDir, read_json, write_json
@@ -92,6 +96,51 @@ def test_an_export_that_another_collector_has_moved_is_no_news(rig):
     assert len(list(rig.run_dir.quarantine.iterdir())) == 2  # the export and its reason
     with pytest.raises(policies.CorruptExport):
         policies.read_meta(export.path)
+
+
+def test_damaged_exports_that_can_not_be_moved_are_not_read_all_the_time(rig, worker, monkeypatch):
+    damage(rig.run_dir)
+    rig.run_dir.quarantine.touch()  # no directory can be made there
+    monkeypatch.setattr("collect.worker._DAMAGE_SECONDS", 1000.0)
+    load, loads = worker._load_actor, []
+    monkeypatch.setattr(worker, "_load_actor", lambda: loads.append(load()))
+    worker._refresher.state = progress.RunState(0, 1_000, 0, 0, 0, 1.0)
+    worker._refresher._run_rows = 1_000  # the random steps are over
+    assert [worker._choose_actions() for _ in range(3)] == [None] * 3
+    assert loads == [None]
+    worker._load_at = 0.0
+    assert worker._choose_actions() is None and loads == [None] * 2
+
+
+FULL_DISK = """
+import sys
+from sactory import quarantine
+from sactory.run_dir import RunDir
+
+run_dir = RunDir(sys.argv[1])
+bad = run_dir.root / "bad"
+bad.touch()
+quarantine.set_aside(run_dir, bad, "damaged")
+try:
+    quarantine.set_aside(run_dir, bad, "damaged")
+except FileNotFoundError:
+    print("gone")
+"""
+
+
+def test_quarantine_on_a_full_disk_moves_and_leaves_no_reason_without_its_file(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )
+    assert done.stdout == "gone\n", done.stderr
+    moved, reason = sorted(path.name for path in RunDir(tmp_path).quarantine.iterdir())
+    assert moved.endswith("-0-bad") and reason == f"{moved}.why"
 
 
 def test_an_export_of_another_version_still_ends_the_collector(rig, worker):

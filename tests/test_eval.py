@@ -26,7 +26,8 @@ from sactory import config, envs, init_run, metrics, policies, settings, supervi
 from sactory.actor import Actor
 from sactory.errors import UserError
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, hold_lock, read_json, write_json
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, read_json, write_json
 from sactory.specs import Specs, to_tf_agents
 from train.agent import SacAgent
 from train.export import Exporter

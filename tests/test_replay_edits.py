@@ -231,6 +231,12 @@ def test_the_rows_of_another_run(serve, tmp_path):
 BAD_SEEDS = {
     "there is no such file": None,
     "it is no .npz": b"no",
+    "it is no .npz as np.savez writes it .EOFError": b"",
+    "it is no .npz as np.savez writes it .ValueError: it is one array": np.ones(30),
+    "it is no .npz as np.savez writes it .error: Error -3 while decompressing": "flipped",
+    "'reward' is one number": {"reward": 1.0},
+    "it holds 0 rows, at least replay.segment_length = 1": {"reward": np.zeros(0)},
+    "it holds 3 rows, at least replay.segment_length = 4": {"count": 3},
     "the array 'reward' is missing": {"reward": None},
     r"'observation' is float32 \[30, 3\]": {"observation": np.zeros([30, 3], np.float32)},
     "'reward' holds NaN": {"reward": np.full(30, np.nan)},
@@ -239,15 +245,30 @@ BAD_SEEDS = {
 }
 
 
+def flip_compressed(path):
+    """Spoils the compressed data of an .npz, not the directory of its members."""
+    np.savez_compressed(path, observation=np.ones([30, 2]))
+    data = bytearray(path.read_bytes())
+    name, extra = (int.from_bytes(data[at : at + 2], "little") for at in (26, 28))  # their lengths
+    start = 30 + name + extra
+    data[start : start + 4] = b"\xff" * 4
+    path.write_bytes(data)
+
+
 @pytest.mark.parametrize("message", BAD_SEEDS)
 def test_a_seed_that_does_not_fit_is_refused(serve, tmp_path, message):
     path, how = tmp_path / "demo.npz", BAD_SEEDS[message]
     if isinstance(how, bytes):
         path.write_bytes(how)
+    elif isinstance(how, np.ndarray):
+        with path.open("wb") as f:
+            np.save(f, how)
+    elif how == "flipped":
+        flip_compressed(path)
     elif how is not None:
         demonstrations(path, **how)
     with pytest.raises(UserError, match=f"replay.seed_from = '{path}': {message}"):
-        serve(seed_from=str(path))
+        serve(seed_from=str(path), segment_length=4 if message.startswith("it holds 3") else 1)
 
 
 def test_a_run_with_other_rows_is_no_seed(serve):

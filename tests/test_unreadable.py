@@ -1,6 +1,7 @@
 """A disk that can't be read now is no damage: older checkpoints are used, or all is tried again."""
 
 import errno
+import fcntl
 import os
 
 import numpy as np
@@ -9,9 +10,11 @@ import tensorflow as tf
 
 from replay_server import manifest, offline
 from replay_server.history import History
-from sactory import clean, cli, supervision, trainer_checkpoints
-from sactory.errors import RetryError
-from sactory.run_dir import RunDir, poll_json, read_json
+from sactory import clean, cli, config, supervision, trainer_checkpoints
+from sactory.curriculum import binding
+from sactory.errors import RetryError, UserError
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, poll_json, read_json, write_json
 from sactory.tables import REPLAY
 from tests.replay_site import Site, make_run, own_time_zone, row
 from train.checkpoint import Checkpoints
@@ -135,6 +138,46 @@ def test_retry_is_one_line_and_its_own_exit_code(monkeypatch, capsys):
     monkeypatch.setattr(clean, "main", fail)
     assert cli.main(["clean"]) == supervision.RETRY
     assert capsys.readouterr().err == "sactory: error: the disk is away\n"
+
+
+def test_a_read_that_fails_anywhere_else_is_tried_again_too(tmp_path, monkeypatch, capsys):
+    (tmp_path / "beat.json").symlink_to(EIO)
+    monkeypatch.setattr(clean, "main", lambda _argv: read_json(tmp_path / "beat.json"))
+    assert cli.main(["clean"]) == supervision.RETRY
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Input/output error" in line and "then run the same command again" in line
+    monkeypatch.setattr(clean, "main", lambda _argv: os.listdir(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["clean"])
+
+
+def test_settings_and_curriculum_that_can_not_be_read_now_are_no_mistake(tmp_path):
+    run_dir = make_run(tmp_path, text="envs.load.curriculum = 'curriculum.json'\n")
+    write_json(run_dir.curriculum, {"curriculum": {"params": {"level": 1.0}}})
+    undo = hide(run_dir.config)
+    with pytest.raises(RetryError, match=r"config.gin can't be read: .*Input/output error"):
+        config.load(run_dir)
+    undo()
+    config.load(run_dir)
+    hide(run_dir.curriculum)
+    with pytest.raises(RetryError, match=r"curriculum.json can't be read: .*Input/output error"):
+        binding.load_for_run(run_dir)
+    run_dir.config.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"config.gin can't be read"):
+        config.load(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOLCK, RetryError), (errno.ESTALE, RetryError), (errno.ENOTSUP, UserError)],
+)
+def test_a_server_of_locks_that_is_away_is_waited_for(tmp_path, monkeypatch, number, error):
+    def fail(_fd, _how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(error, match="must support flock"):
+        hold_lock(tmp_path / "train")
 
 
 def test_who_polls_sees_nothing_where_others_see_the_error(tmp_path, monkeypatch):

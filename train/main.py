@@ -8,7 +8,8 @@ from sactory import config, cpus, settings, supervision
 from sactory.errors import RetryError, UserError
 from sactory.flags import Flags
 from sactory.heartbeat import Heartbeat
-from sactory.run_dir import RunDir, hold_lock, read_json
+from sactory.locks import hold_lock
+from sactory.run_dir import RunDir, read_json
 
 
 def main(argv: list[str]) -> int:

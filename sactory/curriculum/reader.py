@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Union
 
-from sactory.errors import UserError
+from sactory.errors import RetryError, UserError
 from sactory.fields import nearest
+from sactory.run_dir import is_unreadable
 
 NAME = r"[^\s,=]+"
 _LONGEST = 60  # characters of a wrong value that a message shows
@@ -140,12 +141,14 @@ def read(path: Path, shown: str) -> Json:
         shown: How messages call it.
 
     Raises:
+        RetryError: Its disk can't be read now.
         UserError: It can't be read, isn't JSON, or names a key of an object twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{shown} can't be read: {e}") from None
+        kind = RetryError if isinstance(e, OSError) and is_unreadable(e) else UserError
+        raise kind(f"{shown} can't be read: {e}") from None
     try:
         return Json(json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant))
     except json.JSONDecodeError as e:
