@@ -34,6 +34,7 @@ VERBS = {
     "collect": ("collect.main", "program 2 (many): acts in environments and writes rows"),
     "train": ("train.main", "program 3: the SAC trainer"),
     "eval": ("eval.main", "program 4: scores exported policies, records videos"),
+    "report": ("eval.report", "final scores over tasks and seeds, and their learning curves"),
     "tensorboard": ("eval.tensorboard", "show the curves of one or many runs"),
 }
 

@@ -6,7 +6,6 @@ It talks to no program and never imports TensorFlow, so it answers at once, for 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -15,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import diagnosis, status_files
-from sactory.errors import UserError
+from sactory import diagnosis, run_list, status_files
 from sactory.flags import Flags
 from sactory.run_dir import RunDir
 from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
@@ -67,7 +65,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         "time": now,
         **_health(run_dir, beats, now),
     }
-    return {**told, "why": diagnosis.explain(told, _settings(run_dir))}
+    return {**told, "why": diagnosis.explain(told, run_list.read_settings(run_dir))}
 
 
 def _last_saved(run_dir: RunDir) -> dict[str, Any]:
@@ -131,23 +129,6 @@ def _blocked(server: dict[str, Any], now: float) -> dict[str, float]:
         "samples": worker.get("waiting_for_inserts", 0) / total,
         "seconds": total / 1000,
     }
-
-
-def _settings(run_dir: RunDir) -> dict[str, Any]:
-    """The run's settings by full name; {} where they can't be read."""
-    try:
-        changed = run_dir.config.stat().st_mtime_ns
-        return _read_settings(run_dir.config, changed)
-    except (OSError, UserError, UnicodeDecodeError):
-        return {}
-
-
-@functools.lru_cache(maxsize=1)
-def _read_settings(path: Path, _changed: int) -> dict[str, Any]:
-    """Once for each content: `sactory run` asks twice a second."""
-    from sactory.config import check_text
-
-    return check_text(path.read_text("utf-8"), str(path)).values
 
 
 def _beats(run_dir: RunDir) -> list[Path]:
