@@ -26,9 +26,7 @@ def main(argv: list[str]) -> int:
     """Prints the table and writes it, with the curves, into a directory."""
     flags = Flags("report", "Scores over tasks and seeds, and their learning curves.", "RUNS...")
     flags.string("out", "report", "where scores.csv, scores.md, runs.csv and curves.png go")
-    flags.integer(
-        "at", None, "score after so many env steps (default: at the end of each run)"
-    )
+    flags.integer("at", None, "score after so many env steps (default: at the end of each run)")
     args, words = flags.parse(argv)
     if not words:
         raise UserError("which runs? `sactory report 'runs/*'`")

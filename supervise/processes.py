@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def send(pids: Iterable[int], signal_number: int) -> None:
             os.kill(pid, signal_number)
         except ProcessLookupError:
             continue
+
+
+def end_descendants(grace: float) -> None:
+    """Waits up to `grace` seconds for all processes below this one, then kills what is left."""
+    end = time.monotonic() + grace
+    while descendants(os.getpid()):
+        if time.monotonic() > end:
+            send(descendants(os.getpid()), signal.SIGKILL)
+        reap()
+        time.sleep(0.1)
 
 
 def take_signal(signals: Collection[signal.Signals], seconds: float) -> signal.Signals | None:

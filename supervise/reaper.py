@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sactory import launch
 from sactory.run_dir import read_json
 from sactory.supervision import ALIVE_FILE
 from supervise import daemontools, processes, tree, verdict
@@ -148,10 +149,11 @@ class Reaper:
         """Waits a moment, takes signals, collects the dead, looks after orphans."""
         taken = processes.take_signal(_TAKEN, _POLL_SECONDS)
         if taken is not None and taken != signal.SIGCHLD:
-            self._hurry = bool(self._stop_reason)  # asked twice: no more grace
+            # Asked twice: no more grace. TERM may come from a parent and from SLURM as well.
+            self._hurry = bool(self._stop_reason) and taken == signal.SIGINT
             self._stop_reason = self._stop_reason or taken.name
-        if not self._stop_reason and os.path.exists(self.root / tree.STOP_FILE):
-            self._stop_reason = "sactory stop"
+        if os.path.exists(self.root / tree.STOP_FILE):
+            self._stop_reason = self._stop_reason or "sactory stop"
             self.grace = tree.asked_grace(self.root, self.grace)
         for pid in processes.reap():
             self._orphans.pop(pid, None)
@@ -262,7 +264,7 @@ def start(root: Path, keep: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "supervise.reaper", str(root)],
             cwd=root,
-            env=tree.program_environment(),
+            env=launch.program_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

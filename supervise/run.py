@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import config, settings, status_files
+from sactory import config, launch, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
@@ -98,7 +98,7 @@ def _freeze(
         [sys.executable, "-m", "supervise.freeze", str(run_dir.root), configuration, *overrides],
         stderr=subprocess.PIPE,
         text=True,
-        env=tree.program_environment(),
+        env=launch.program_environment(),
         preexec_fn=processes.child_setup(),
     )
     said = _wait_for(child, interrupts)
@@ -166,7 +166,7 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     console.close()
     if result not in (reaper.FINISHED, reaper.FAILED, reaper.STOPPED):
         # The reaper was killed or broke: its orphans are ours now, and told to end.
-        _end_orphans(args.grace)
+        processes.end_descendants(args.grace)
     if interrupts.count or result == reaper.STOPPED:
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` resumes")
         return interrupts.exit_code
@@ -202,15 +202,6 @@ def _watch(
             continue
     progress.update()
     return process.returncode
-
-
-def _end_orphans(grace: float) -> None:
-    end = time.monotonic() + grace
-    while processes.descendants(os.getpid()):
-        if time.monotonic() > end:
-            processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
-        processes.reap()
-        time.sleep(0.1)
 
 
 def _report_failure(run_dir: RunDir, root: Path, result: int) -> int:
