@@ -23,6 +23,8 @@ _OVER = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL"),
     *("OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 )
+_WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+_ACTIVE = ("running", "starting")
 _FIELDS = ("JobArrayID", "State", "NodeList", "Reason", "TimeUsed", "RestartCnt")
 
 
@@ -85,6 +87,21 @@ def look(runs: Iterable[RunDir]) -> View:
         known = {**_accounted([n for n in numbers if n not in _numbers(known)]), **known}
     jobs = {root: job for root, found in wanted.items() if (job := _find(known, found))}
     return View(jobs, trouble)
+
+
+def joined(state: str, job: Job | None) -> str:
+    """A run's state by its files (`status.collect`), where SLURM knows better by SLURM.
+
+    Signs of life from another host may outlive a killed job by seconds, and a job that waits has
+    none yet.
+    """
+    if job is None or state == "done":
+        return state
+    if job.is_over:
+        return "stopped" if state in _ACTIVE else state
+    if state in _ACTIVE:
+        return state
+    return "queued" if job.state in _WAITING else "starting"
 
 
 def _numbers(known: dict[str, Job]) -> set[str]:

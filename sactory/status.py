@@ -14,13 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import diagnosis, run_list, status_files
+from sactory import diagnosis, run_list, slurm_view, status_files
+from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir
 from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
 WATCH_SECONDS = 1.0
+_SLURM_SECONDS = 10.0
 _ENDED = ("done", "stopped", "failed")
 
 
@@ -245,23 +247,53 @@ def _order(name: str) -> tuple[int, int, str]:
     return place, int(worker) if worker.isdecimal() else 0, name
 
 
+class _Jobs:
+    """SLURM's view of some runs, asked for now and then: its controller serves everybody."""
+
+    def __init__(self, runs: list[RunDir]):
+        self._runs = runs
+        self._view = slurm_view.View()
+        self._next = 0.0
+
+    def look(self) -> slurm_view.View:
+        if time.monotonic() >= self._next:
+            self._view = slurm_view.look(self._runs)
+            self._next = time.monotonic() + _SLURM_SECONDS
+        return self._view
+
+
 def main(argv: list[str]) -> int:
-    """Prints the status of a run, as a table or as one JSON object; once, or until Ctrl-C."""
-    flags = Flags("status", "Says what a run is doing, and why it may be slow or stuck.")
-    flags.string("run_dir", None, "the run directory", required=True)
+    """Prints the status of runs, as a table or as JSON; once, or until Ctrl-C."""
+    flags = Flags("status", "Says what runs are doing, and why one is slow or stuck.", "RUNS...")
+    flags.string("run_dir", None, "one run directory; or name runs, or patterns such as 'runs/*'")
     flags.boolean("watch", False, "go on each second until Ctrl-C")
-    flags.boolean("json", False, "print one JSON object (with --watch one a second, each a line)")
-    args, _ = flags.parse(argv)
-    run_dir = RunDir(args.run_dir).require()
+    flags.boolean("json", False, "print one JSON value (with --watch one a second, each a line)")
+    args, words = flags.parse(argv)
+    if args.run_dir is None and not words:
+        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
+    if args.run_dir is not None and words:
+        raise UserError(f"--run_dir {args.run_dir} and {words[0]}: name runs in one way")
+    runs = run_list.find(words) if words else [RunDir(args.run_dir).require()]
+    jobs = _Jobs(runs)
     if not args.json:
         from sactory import status_table
 
-        status_table.show(lambda: collect(run_dir), run_dir, args.watch)
+        status_table.show(status_table.picture(runs, jobs.look), args.watch)
         return 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            print(json.dumps(collect(run_dir)), flush=True)
+            print(json.dumps(_told(runs, jobs.look(), many=bool(words))), flush=True)
             if not args.watch:
                 break
             time.sleep(WATCH_SECONDS)
     return 0
+
+
+def _told(runs: list[RunDir], view: slurm_view.View, many: bool) -> Any:
+    """What `--json` prints: an object for --run_dir, a list for named runs."""
+    if many:
+        from sactory import status_list
+
+        return status_list.collect(runs, view)
+    job = view.jobs.get(runs[0].root)
+    return {**collect(runs[0]), "job": None if job is None else vars(job)}
