@@ -1,4 +1,4 @@
-"""How a process of Sactory starts another one: `sactory VERB …` with the same Python and modules."""
+"""How one program of Sactory starts another: with the same Python and the same modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sactory
 
 
 def sactory_command(*arguments: str) -> list[str]:
-    """The argv of `sactory ARGUMENTS…` with this very Python, whatever the working directory holds."""
+    """The argv of `sactory …` with this very Python, whatever the working directory holds."""
     if sys.version_info >= (3, 11):  # PYTHONSAFEPATH keeps the working directory off the path
         return [sys.executable, "-m", "sactory.cli", *arguments]
     launch = "import sys; del sys.path[0]; from sactory.cli import main; sys.exit(main())"

@@ -56,6 +56,16 @@ def state(job: str) -> str:
     return lines[0] if lines else ""
 
 
+def tasks(job: str) -> list[str]:
+    """Ids such as `17_3` of an array's tasks that wait or run."""
+    try:
+        said = call("squeue", "--noheader", "--array", "--jobs", job, "--format", "%i %T")
+    except UserError:  # SLURM no longer knows it
+        return []
+    rows = [line.split() for line in said.splitlines()]
+    return [name for name, now in rows if now != "COMPLETING" and "_" in name]
+
+
 def most_cpus(partition: str) -> int:
     """CPUs of the partition's largest nodes; 0 if SLURM doesn't say."""
     chosen = ["--partition", partition] if partition else []

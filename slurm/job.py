@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from slurm.plan import Plan
@@ -41,13 +42,6 @@ def script(
         prepare: A line of shell that runs before the programs, with `$RUN`; "": nothing.
         kill_wait: The cluster's KillWait in seconds.
     """
-    text = TEMPLATE.read_text()
-    head, rest = text.split(_START)
-    body = rest.split(_END)[1]
-    head = (
-        head.splitlines()[0]
-        + "\n# Written by `sactory submit`: edit it and `sbatch` it, if you like.\n\n"
-    )
     lines = _directives(plan, site, name, time or site.time, output, array)
     lines += site.setup_lines()
     if members is not None:
@@ -67,6 +61,14 @@ def script(
         *(f"    {line}" for line in _step_lines(plan, site)),
         "}",
     ]
+    return fill(TEMPLATE, lines)
+
+
+def fill(template: Path, lines: list[str]) -> str:
+    """A script of `slurm/` with `lines` for its settings."""
+    head, rest = template.read_text().split(_START)
+    body = rest.split(_END)[1]
+    head += "# Written by `sactory submit`; edit it and `sbatch` it by hand if you like.\n"
     return head + _START + "\n".join(lines) + "\n" + _END + body
 
 
@@ -89,6 +91,59 @@ def _directives(
         *site.sbatch_options(),
     ]
     return [f"#SBATCH {option}" for option in options]
+
+
+def collectors(
+    site: Site,
+    run_dir: Path,
+    first: int,
+    tasks: str,
+    cpus: int,
+    memory_mb: int,
+    after: str,
+    kill_wait: int = 30,
+) -> str:
+    """The script of an array job of collectors.
+
+    Args:
+        site: The site's settings.
+        run_dir: The run directory.
+        first: Number of the run's own collectors; task i is collector `first` + i.
+        tasks: Which tasks, as `sbatch --array` takes it.
+        cpus: CPUs of each.
+        memory_mb: Memory of each in megabytes.
+        after: The run's own job, which must have started.
+        kill_wait: The cluster's KillWait in seconds.
+    """
+    if site.collectors_partition:
+        site = replace(site, partition=site.collectors_partition)
+    warn = warn_seconds(site, site.time)
+    options = [
+        "--job-name=collectors",
+        f"--array={tasks}",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={cpus}",
+        f"--mem={memory_mb}",
+        f"--time={site.time}",
+        f"--signal=B:USR1@{warn}",
+        "--requeue",
+        "--open-mode=append",
+        f"--output={run_dir}/collectors.out",
+        f"--dependency=after:{after}",
+        *site.sbatch_options(),
+    ]
+    lines = [f"#SBATCH {option}" for option in options]
+    lines += site.setup_lines()
+    lines += [
+        f"RUN={shlex.quote(str(run_dir))}",
+        f"FIRST={first}  # the run's own collectors have the numbers below",
+        f"CPUS={cpus}",
+        f"GRACE={max(5, warn - _SAVE_MARGIN_SECONDS)}",
+        f"KILL_WAIT={max(5, kill_wait - 5)}",
+        f"SACTORY=({shlex.join(site.command())})",
+    ]
+    return fill(Path(__file__).with_name("collectors.sbatch"), lines)
 
 
 def _step_lines(plan: Plan, site: Site) -> list[str]:

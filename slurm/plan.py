@@ -11,6 +11,8 @@ from sactory.errors import UserError
 TRAINER_CPUS = 2  # measured: networks of the usual size gain little from more
 _MARGIN_MB = 500
 _MB = 1e6
+PROGRAM_MB = round(estimate.BYTES_PER_PROGRAM / _MB) + _MARGIN_MB
+"""Memory of a small program in megabytes."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,16 @@ def make(config: Config, replay_bytes: float = 0.0, nodes: int = 1, limit: int =
     server = config.get(settings.ReplayServer).cpus or 1
     each = config.get(settings.Collect).cpus or 1
     evaluator = config.get(settings.Eval).cpus or 1
-    program_mb = round(estimate.BYTES_PER_PROGRAM / _MB) + _MARGIN_MB
-    server_mb = program_mb + round(1.2 * replay_bytes / _MB)
+    server_mb = PROGRAM_MB + round(1.2 * replay_bytes / _MB)
     steps = [Step(0, server, server_mb, ("replay_server",))]
     steps += [
-        Step(0 if nodes == 1 else first + worker % collector_nodes, each, program_mb, (name,))
+        Step(0 if nodes == 1 else first + worker % collector_nodes, each, PROGRAM_MB, (name,))
         for worker, name in enumerate(f"collect_{w}" for w in range(run.num_collectors))
     ]
     steps.append(
-        Step(1 if nodes > 2 else 0, train.cpus or TRAINER_CPUS, 2 * program_mb, ("train",))
+        Step(1 if nodes > 2 else 0, train.cpus or TRAINER_CPUS, 2 * PROGRAM_MB, ("train",))
     )
-    steps.append(Step(0, evaluator, program_mb + _MARGIN_MB, ("eval",)))
+    steps.append(Step(0, evaluator, PROGRAM_MB + _MARGIN_MB, ("eval",)))
     plan = Plan(tuple(steps), nodes, train.device == "gpu")
     return _share(plan, limit) if limit and plan.cpus > limit else plan
 

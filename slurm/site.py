@@ -28,6 +28,7 @@ class Site:
     time: str = "24:00:00"
     warn_seconds: int = 180
     cpus: int = 0
+    collectors_partition: str = ""
     gpu: str = "gpu:1"
     modules: str = ""
     script: str = ""

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sactory import config as config_lib
+from sactory import settings
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, poll_json, write_atomic
-from slurm import cluster, job, plan, site
-
-_LISTEN = "replay_server.listen = 'network'"
+from slurm import cluster, collectors, job, plan, site
 
 
 def main(argv: list[str]) -> int:
@@ -56,16 +55,34 @@ def _site(args: Any) -> site.Site:
         given["partition"] = args.partition
     if args.nodes < 1:
         raise UserError(f"--nodes = {args.nodes} must be at least 1")
+    if args.collectors is not None and args.collectors < 0:
+        raise UserError(f"--collectors = {args.collectors} must be 0 or more")
     return dataclasses.replace(site.read(), **given)
 
 
-def overrides(args: Any) -> list[str]:
-    """The `--set` bindings; a run of several hosts gets connections with TLS."""
+def overrides(args: Any, run_dir: RunDir | None = None) -> list[str]:
+    """The `--set` bindings, and how the replay server listens if they don't say it.
+
+    A run of several hosts gets connections with TLS; one that exists keeps what it has.
+    """
     bindings: list[str] = args.set
-    across = args.nodes > 1 or args.collectors
-    if across and not any(b.strip().startswith("replay_server.listen") for b in bindings):
-        return [*bindings, _LISTEN]
-    return bindings
+    if any(b.strip().startswith("replay_server.listen") for b in bindings):
+        return bindings
+    if run_dir is not None and run_dir.is_frozen:
+        return [*bindings, f"replay_server.listen = {_listen(run_dir)!r}"]
+    return [*bindings, "replay_server.listen = 'network'"] if _is_across(args) else bindings
+
+
+def _is_across(args: Any) -> bool:
+    return args.nodes > 1 or bool(args.collectors)
+
+
+def _listen(run_dir: RunDir) -> str:
+    return _frozen(run_dir).get(settings.ReplayServer).listen
+
+
+def _frozen(run_dir: RunDir) -> config_lib.Config:
+    return config_lib.check_text(run_dir.config.read_text("utf-8"), str(run_dir.config))
 
 
 def _submit(configuration: str | None, args: Any, here: site.Site) -> int:
@@ -87,33 +104,46 @@ def _submit(configuration: str | None, args: Any, here: site.Site) -> int:
     if run_dir.is_done and run_dir.result.exists():
         print(f"{run_dir} is finished: nothing to submit")
         return 0
-    if steps.note:
-        print(steps.note)
     current = job_id(run_dir)
     state = cluster.state(current)
     if state:
         print(f"{run_dir} is job {current} already ({state.lower()})")
-        return 0
-    write_atomic(run_dir.root / "run.slrm", text)
-    submitted = cluster.submit(str(run_dir.root / "run.slrm"))
-    write_atomic(run_dir.root / "id", submitted + "\n")
-    print(f"job {submitted}: {run_dir}\n  follow it: sactory status --run_dir {run_dir} --watch")
+    else:
+        if steps.note:
+            print(steps.note)
+        write_atomic(run_dir.root / "run.slrm", text)
+        current = cluster.submit(str(run_dir.root / "run.slrm"))
+        write_atomic(run_dir.root / "id", current + "\n")
+        print(f"job {current}: {run_dir}")
+        print(f"  follow it: sactory status --run_dir {run_dir} --watch")
+    if args.collectors is not None:
+        collectors.resize(run_dir, checked, here, args.collectors, current)
     return 0
 
 
 def _run(configuration: str | None, args: Any) -> tuple[RunDir, config_lib.Config]:
-    """The run directory, frozen unless this is a dry run, and its settings."""
+    """The run directory, frozen unless this is a dry run, and its settings.
+
+    Raises:
+        UserError: The run is confined to one host, and this command wants several.
+    """
     from sactory import init_run
 
     if configuration is None:
         run_dir = RunDir(args.run_dir).require()
-        text = run_dir.config.read_text("utf-8")
-        return run_dir, config_lib.check_text(text, str(run_dir.config))
-    bindings = overrides(args)
-    checked = config_lib.check(config_lib.resolve(configuration, bindings))
-    run_dir = RunDir(args.run_dir or init_run.default_run_dir(configuration, bindings))
-    if not args.dry_run:
+    else:
+        where = args.run_dir or init_run.default_run_dir(configuration, args.set)
+        run_dir = RunDir(where)
+        bindings = overrides(args, run_dir)
+        if args.dry_run and not run_dir.is_frozen:
+            return run_dir, config_lib.check(config_lib.resolve(configuration, bindings))
         init_run.init(run_dir, configuration, bindings)
+    checked = _frozen(run_dir)
+    if _is_across(args) and checked.get(settings.ReplayServer).listen != "network":
+        raise UserError(
+            f"{run_dir} takes connections on one host only: end its job, then `sactory amend "
+            f"--run_dir {run_dir} --set \"replay_server.listen = 'network'\"`"
+        )
     return run_dir, checked
 
 
