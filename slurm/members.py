@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def parse_tasks(text: str) -> list[str]:
 
 def make(
     configuration: str,
-    overrides: Sequence[str],
+    bindings: Callable[[RunDir | None], Sequence[str]],
     tasks: Sequence[str | None],
     seeds: Sequence[int | None],
     root: Path,
@@ -69,7 +69,7 @@ def make(
 
     Args:
         configuration: The configuration file.
-        overrides: Bindings of all members.
+        bindings: The `--set` bindings of all members, and what a certain one adds.
         tasks: Environments; None: the configuration's own.
         seeds: Seeds; None: the configuration's own.
         root: Where the directories of the tasks lie.
@@ -77,13 +77,14 @@ def make(
     members = []
     for task in tasks:
         for seed in seeds:
-            own = [*overrides]
+            own: list[str] = []
             own += [] if task is None else [f"envs.load.name = {task!r}"]
             own += [] if seed is None else [f"run.seed = {seed}"]
-            checked = config_lib.check(config_lib.resolve(configuration, own))
+            checked = config_lib.check(config_lib.resolve(configuration, [*bindings(None), *own]))
             run, env = checked.get(settings.Run), checked.get(settings.Env)
             place = root / config_lib.task_slug(env.name) / run.name / f"seed_{run.seed}"
-            members.append(Member(RunDir(place), tuple(own), checked))
+            member = RunDir(place)
+            members.append(Member(member, (*bindings(member), *own), checked))
     return members
 
 

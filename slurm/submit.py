@@ -6,7 +6,6 @@ The same command again submits what is neither finished nor in SLURM's queue, so
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from sactory import config as config_lib
@@ -14,7 +13,7 @@ from sactory import settings
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir, poll_json, write_atomic
-from slurm import cluster, collectors, job, plan, site
+from slurm import cluster, collectors, job, plan, run_files, site
 
 
 def main(argv: list[str]) -> int:
@@ -24,6 +23,7 @@ def main(argv: list[str]) -> int:
     flags.multi_string("set", [], "one setting, such as 'run.seed = 2'; may be given many times")
     flags.string("seeds", None, "a sweep over seeds, such as 1-10 or 1,3,5")
     flags.string("tasks", None, "a sweep over tasks, such as walker_walk,cheetah_run")
+    flags.integer("at_once", None, "runs of a sweep that may run at the same time; default: all")
     flags.integer("collectors", None, "more collectors, in an array job that may come and go")
     flags.integer("nodes", 1, "nodes of the run's job")
     flags.string("time", None, "time limit of one start: minutes or SLURM's form; default: site's")
@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     if args.seeds is not None or args.tasks is not None:
         from slurm import sweep
 
+        if not words:
+            raise UserError("a sweep needs a configuration: `sactory submit CONFIG --seeds 1-10`")
         return sweep.submit(words[0], args, here)
     return _submit(words[0] if words else None, args, here)
 
@@ -90,14 +92,7 @@ def _submit(configuration: str | None, args: Any, here: site.Site) -> int:
     limit = here.cpus or cluster.most_cpus(here.partition)
     needs = (poll_json(run_dir.provenance) or {}).get("estimate") or {}
     steps = plan.make(checked, float(needs.get("replay_bytes") or 0.0), args.nodes, limit)
-    text = job.script(
-        steps,
-        here,
-        run_dir,
-        name=_name(run_dir),
-        output=run_dir.root / "stdout",
-        kill_wait=cluster.kill_wait(),
-    )
+    text = run_files.job_script(run_dir, steps, here)
     if args.dry_run:
         print(text, end="")
         return 0
@@ -111,7 +106,7 @@ def _submit(configuration: str | None, args: Any, here: site.Site) -> int:
     else:
         if steps.note:
             print(steps.note)
-        write_atomic(run_dir.root / "run.slrm", text)
+        run_files.write(run_dir, text, here)
         current = cluster.submit(str(run_dir.root / "run.slrm"))
         write_atomic(run_dir.root / "id", current + "\n")
         print(f"job {current}: {run_dir}")
@@ -153,8 +148,3 @@ def job_id(run_dir: RunDir) -> str:
         return (run_dir.root / "id").read_text().strip()
     except OSError:
         return ""
-
-
-def _name(run_dir: RunDir) -> str:
-    """A job's name for `squeue`: the last parts of the run directory."""
-    return "/".join(Path(run_dir.root).parts[-3:]).lstrip("/")

@@ -8,6 +8,7 @@ runs/sweeps/<n>/                   the n-th submission: array.slrm, and members:
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 from collections import Counter
@@ -32,14 +33,14 @@ from slurm.members import (
     states,
 )
 from slurm.site import Site
+from slurm.submit import overrides
 
 
-def submit(configuration: str, overrides: list[str], args: Any, site: Site) -> int:
+def submit(configuration: str, args: Any, site: Site) -> int:
     """Submits the runs of a sweep that are neither finished nor in SLURM's hands.
 
     Args:
         configuration: The configuration file.
-        overrides: Bindings of all runs.
         args: The flags of `sactory submit`.
         site: The site's settings.
     """
@@ -50,7 +51,7 @@ def submit(configuration: str, overrides: list[str], args: Any, site: Site) -> i
     tasks = [None] if args.tasks is None else parse_tasks(args.tasks)
     seeds = [None] if args.seeds is None else parse_seeds(args.seeds)
     root = Path(os.path.abspath(args.run_dir or "runs"))
-    members = make(configuration, overrides, tasks, seeds, root)
+    members = make(configuration, functools.partial(overrides, args), tasks, seeds, root)
     if args.dry_run:
         print(_script(members, args, site, root / "sweeps" / "members"), end="")
         return 0
@@ -105,9 +106,11 @@ def _submit_array(members: Sequence[Member], args: Any, site: Site, root: Path) 
     listing, script = directory / "members", directory / "array.slrm"
     write_atomic(listing, "".join(f"{member.run.root}\n" for member in members))
     write_atomic(script, _script(members, args, site, listing))
-    needs, wait = _plan(members, args, site), cluster.kill_wait()
+    steps = _plan(members, args, site)
+    if steps.note:
+        print(steps.note)
     for member in members:
-        run_files.write(member.run, needs, site, wait)
+        run_files.write(member.run, run_files.job_script(member.run, steps, site), site)
     number = cluster.submit(str(script))
     for line, member in enumerate(members, 1):
         write_atomic(member.run.root / "id", f"{number}_{line}\n")
