@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from eval import outcomes
-from sactory import run_list, slurm_view, status_list
+from eval import outcomes, report
+from sactory import run_list, slurm_view, status, status_list
 from sactory.errors import UserError
+from sactory.json_lines import read_log
 from sactory.run_dir import RunDir, write_json
 from slurm import members, submit
 from tests.slurm_site import Cluster, slurm_only, until
@@ -187,6 +188,7 @@ def queue(site: Cluster) -> Counter[str]:
 
 
 @slurm_only
+@pytest.mark.timeout(600)
 def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
     (tmp_path / "site.ini").write_text(f"[job]\nsactory = {ROOT / 'tests' / 'fake_sactory.sh'}\n")
     tasks = ["cartpole_balance", "walker_stand"]
@@ -240,3 +242,41 @@ def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
     assert {(row["state"], row["job"]["state"]) for row in rows} == {("done", "COMPLETED")}
     for run in runs:
         assert {"id", "stdout", "stderr", "run.sh", "run.slrm"} <= set(os.listdir(run.root))
+
+
+@slurm_only
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sweep_that_trains_goes_on_where_a_job_was_killed(cluster, tmp_path, capsys):
+    (tmp_path / "site.ini").write_text("")
+    words = [DEBUG, "--tasks", "cartpole_balance,walker_stand", "--seeds", "1-3", "--at_once", "2"]
+    for setting in (
+        "run.max_env_steps = 3_000",
+        "eval.Evaluator.num_eval_episodes = 1",
+        "eval.Evaluator.video = False",
+    ):
+        words += ["--set", setting]
+
+    def submitted() -> str:
+        assert submit.main(words) == 0
+        return capsys.readouterr().out
+
+    assert "6 runs: 6 to submit" in submitted()
+    runs = run_list.find(["runs"])
+    until(lambda: status.collect(runs[0])["env_steps"] >= 600, 900, lambda: str(queue(cluster)))
+    cluster.run("scancel", slurm_view.job_id(runs[0]))
+    until(lambda: not queue(cluster), 2400, lambda: str(queue(cluster)))
+    assert [run.is_done for run in runs] == [False] + [True] * 5
+
+    said = submitted()
+    assert "6 runs: 5 finished, 1 to submit" in said
+    assert f"stopped, goes on: {runs[0]}" in said
+    until(lambda: not queue(cluster), 900, lambda: str(queue(cluster)))
+    assert "6 runs: 6 finished, 0 to submit" in submitted()
+    restarts = [row for row in read_log(runs[0].train_log) if row.get("event") == "restart"]
+    assert restarts and restarts[0]["train_step"] > 0
+    finished, _ = outcomes.read_all(runs)
+    assert {x.state for x in finished} == {"finished"}
+    assert all(x.score(None) is not None and len(x.curve) >= 4 for x in finished)
+    assert report.main(["runs/*"]) == 0
+    assert capsys.readouterr().out.count("3 of 3") == 2
