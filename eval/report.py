@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from sactory import run_list
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import write_atomic
+from sactory.status_table import plain_console
 
 PICTURE = "curves.png"
 
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--at = {args.at} must be a number of env steps, 0 or more")
     outcomes, trouble = read_all(run_list.find(words))
     table = score_table.lines(outcomes, args.at)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     console.print(_render(score_table.cells(table)))
     for line in [trouble, *score_table.unfinished(outcomes)]:
         if line:
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 def _render(rows: list[tuple[str, ...]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(rows[0]):
-        table.add_column(name, no_wrap=True, justify="left" if number < 2 else "right")
+        table.add_column(name, overflow="fold", justify="left" if number < 2 else "right")
     for row in rows[1:]:
         table.add_row(*map(Text, row))
     return table

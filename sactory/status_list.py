@@ -19,8 +19,8 @@ from rich.text import Text
 from sactory import run_list, slurm_view, status
 from sactory.run_dir import RunDir
 
-_COLUMNS = ("run", "state", "env steps", "eval return", "job", "SLURM", "node", "time", "restarts")
-_RIGHT = ("env steps", "eval return", "restarts")
+_COLUMNS = ("run", "state", "env steps", "return", "job", "SLURM", "node", "time", "restarts")
+_RIGHT = ("env steps", "return", "restarts")
 _QUIET = ("done", "running")  # states that say all; of the others a line says why
 
 
@@ -58,7 +58,9 @@ def render(rows: list[dict[str, Any]], trouble: str) -> Group:
     title = ", ".join(f"{count} {state}" for state, count in counts.most_common())
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in _COLUMNS:
-        table.add_column(name, no_wrap=True, justify="right" if name in _RIGHT else "left")
+        side = "right" if name in _RIGHT else "left"
+        # On a narrow terminal the run's name takes several lines; nothing is cut.
+        table.add_column(name, no_wrap=name != "run", overflow="fold", justify=side)
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
     lines = [f"SLURM: {trouble}"] if trouble else []

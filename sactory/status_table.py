@@ -23,6 +23,7 @@ from sactory.run_dir import RunDir
 from sactory.status import WATCH_SECONDS, full_name
 
 _LONGEST_CELL = 40
+_WIDTH_OF_FILES = 250
 
 
 def picture(
@@ -46,6 +47,14 @@ def picture(
     return draw
 
 
+def plain_console() -> Console:
+    """A console that prints text as it is; into a file or pipe without a limit of width."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
+    return console
+
+
 def show(draw: Callable[[], RenderableType], watch: bool) -> None:
     """Prints a picture once, or keeps it up to date until Ctrl-C.
 
@@ -53,7 +62,7 @@ def show(draw: Callable[[], RenderableType], watch: bool) -> None:
         draw: Makes it.
         watch: Whether to go on.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     with contextlib.suppress(KeyboardInterrupt):
         if not watch or not console.is_terminal:
             while True:
