@@ -1,4 +1,4 @@
-"""`sactory step`: some programs of a run on this host, under supervise: one step of a cluster's job.
+"""`sactory step`: some of a run's programs on this host, under supervise: a step of a job.
 
 The job's script starts a step for each program, on the node and with the CPUs that are its own.
 Who coordinates them is the script; a step only keeps its programs alive and ends them in order.
@@ -74,7 +74,7 @@ def _names(text: str) -> list[str]:
     for name in names:
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"--programs: '{name}' is no program: replay_server, train, eval or collect_<number>"
+                f"--programs: '{name}' is none of replay_server, train, eval, collect_<number>"
             )
     return names
 

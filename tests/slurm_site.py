@@ -6,6 +6,7 @@ share network and disk. Everything lies in one short directory: sockets live the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -231,10 +232,8 @@ def _freezer_works() -> bool:
 
 
 def _remove_empty(directory: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # still in use
         directory.rmdir()
-    except OSError:
-        pass  # of another cluster, still in use
 
 
 def _end(pid_file: Path) -> None:
