@@ -20,7 +20,7 @@ from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
 from sactory.supervision import RETRY
-from supervise import daemontools, processes, reaper, results, tree
+from supervise import processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 
 _NAME = re.compile(r"replay_server|train|eval|collect_\d+")
@@ -39,7 +39,6 @@ def main(argv: list[str]) -> int:
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()
     names = _names(args.programs)
-    daemontools.require()
     processes.become_subreaper()  # should the reaper be killed, its orphans come here
     interrupts = Interrupts()
     config.load(run_dir)
