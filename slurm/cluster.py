@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 from sactory.errors import UserError
 
@@ -46,14 +47,21 @@ def submit(*arguments: str) -> str:
 
 
 def state(job: str) -> str:
-    """A job's state in one word, such as PENDING or RUNNING; "" if SLURM no longer knows it."""
+    """A job's state in one word, such as PENDING or RUNNING; "" if it is no longer queued.
+
+    One that is ending may yet go back to the queue: that is waited for.
+    """
     if not re.fullmatch(r"\d+(_\d+)?", job):
         return ""
-    try:
-        lines = call("squeue", "--noheader", "--jobs", job, "--format", "%T").split()
-    except UserError:
-        return ""
-    return lines[0] if lines else ""
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            lines = call("squeue", "--noheader", "--jobs", job, "--format", "%T").split()
+        except UserError:  # SLURM no longer knows it
+            return ""
+        if not lines or lines[0] != "COMPLETING" or time.monotonic() > end:
+            return lines[0] if lines else ""
+        time.sleep(1.0)
 
 
 def tasks(job: str) -> list[str]:

@@ -42,9 +42,7 @@ def resize(run_dir: RunDir, config: Config, site: Site, wanted: int, main_job: s
         write_atomic(run_dir.root / "collectors.slrm", text)
         kept.add(cluster.submit(str(run_dir.root / "collectors.slrm")))
     write_atomic(jobs, "".join(f"{name}\n" for name in sorted(kept)))
-    print(
-        f"collectors in jobs of their own: {wanted} (started {len(missing)}, ended {len(surplus)})"
-    )
+    print(f"collectors beside it: {wanted} ({len(missing)} submitted, {len(surplus)} cancelled)")
 
 
 def _ids(run_dir: RunDir) -> list[str]:

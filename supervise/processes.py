@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: not safe between fork and exec
 
@@ -48,6 +49,11 @@ def child_setup(unblock: Iterable[signal.Signals] = ()) -> Callable[[], None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return setup
+
+
+def name_me(name: str) -> None:
+    """Gives this process the name that `ps` and `command_name` show."""
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def start_time(pid: int) -> int | None:

@@ -18,7 +18,7 @@ from sactory import config, launch, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
-from supervise import daemontools, processes, reaper, results, tree
+from supervise import processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 from supervise.progress import Console, Progress
 
@@ -35,7 +35,6 @@ def main(argv: list[str]) -> int:
     args, words = flags.parse(argv)
     if args.grace < 5:
         raise UserError(f"--grace = {args.grace:g} must be at least 5 seconds: programs must save")
-    daemontools.require()
     processes.become_subreaper()  # should the reaper be killed, its orphans come here
     interrupts = Interrupts()
     console = Console()

@@ -1,4 +1,4 @@
-"""`sactory step`: some programs of a run on this host, under supervise: one step of a cluster's job.
+"""`sactory step`: some of a run's programs on this host, under supervise: a step of a job.
 
 The job's script starts a step for each program, on the node and with the CPUs that are its own.
 Who coordinates them is the script; a step only keeps its programs alive and ends them in order.
@@ -20,7 +20,7 @@ from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.run_dir import LockedError, RunDir, hold_lock, read_json
 from sactory.supervision import RETRY
-from supervise import daemontools, processes, reaper, results, tree
+from supervise import processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 
 _NAME = re.compile(r"replay_server|train|eval|collect_\d+")
@@ -39,7 +39,6 @@ def main(argv: list[str]) -> int:
     args, _ = flags.parse(argv)
     run_dir = RunDir(args.run_dir).require()
     names = _names(args.programs)
-    daemontools.require()
     processes.become_subreaper()  # should the reaper be killed, its orphans come here
     interrupts = Interrupts()
     config.load(run_dir)
@@ -74,7 +73,7 @@ def _names(text: str) -> list[str]:
     for name in names:
         if not _NAME.fullmatch(name):
             raise UserError(
-                f"--programs: '{name}' is no program: replay_server, train, eval or collect_<number>"
+                f"--programs: '{name}' is none of replay_server, train, eval, collect_<number>"
             )
     return names
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from sactory import launch
 from sactory.run_dir import RunDir, write_atomic, write_json
 from sactory.supervision import ALIVE_FILE
-from supervise import verdict
+from supervise import daemontools, verdict
 from supervise.templates import LOG_RUN, RUN
 
 DEFAULT_GRACE_SECONDS = 60.0
@@ -173,7 +173,9 @@ def _write_service(path: Path, member: Program, settings: dict[str, object]) -> 
         command=shlex.join(member.command),
     )
     _write_script(path / "run", text)
-    _write_script(path / "log" / "run", LOG_RUN)
+    multilog = daemontools.command("multilog")
+    options = [] if len(multilog) > 1 else ["t", "s1000000", "n5"]  # what the stand-in does anyway
+    _write_script(path / "log" / "run", LOG_RUN.format(multilog=shlex.join([*multilog, *options])))
 
 
 def _write_script(path: Path, text: str) -> None:

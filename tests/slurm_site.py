@@ -6,13 +6,16 @@ share network and disk. Everything lies in one short directory: sockets live the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,10 +76,10 @@ PartitionName=low Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE DefaultTime=60
 
 
 class Cluster:
-    """A cluster that lives until `stop`.
+    """A cluster that lives until `stop`; its nodes have host names if `own_names`.
 
     Args:
-        directory: Where its files lie; made, and removed by `stop`.
+        directory: Where its files lie; `stop` removes it.
         port: The first of 1 + nodes TCP ports.
         nodes: Number of nodes.
         cpus: CPUs that each claims; more than the hardware has are shared.
@@ -104,13 +107,12 @@ class Cluster:
             "PATH": f"{os.environ.get('PATH', os.defpath)}:{SBIN}",
             "SLURM_CONF": str(directory / "slurm.conf"),
         }
-        self._own_names = os.getuid() == 0 and isolation.refusal() is None
+        self.own_names = os.getuid() == 0 and isolation.refusal() is None
         self.proctrack = proctrack or ("cgroup" if _freezer_works() else "linuxproc")
-        directory.mkdir(mode=0o755, parents=True)
         host = socket.gethostname()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
         lines = [
-            f"NodeName={name} NodeHostname={name if self._own_names else host} "
+            f"NodeName={name} NodeHostname={name if self.own_names else host} "
             f"NodeAddr=127.0.0.1 Port={port + 1 + i} CPUs={cpus} RealMemory={memory // nodes}"
             for i, name in enumerate(self.names)
         ]
@@ -149,7 +151,7 @@ class Cluster:
     def start_node(self, name: str) -> None:
         """Starts one node's slurmd, as root with a host name of its own."""
         command = [shutil.which("slurmd", path=self.environment["PATH"]) or "slurmd", "-N", name]
-        if not self._own_names:
+        if not self.own_names:
             return self._start(*command)
         script = f'mount --bind {self.dir}/hosts /etc/hosts && hostname {name} && exec "$@"'
         self._start("unshare", "--uts", "--mount", "sh", "-c", script, "sh", *command)
@@ -205,6 +207,32 @@ class Cluster:
         shutil.rmtree(self.dir)
 
 
+@contextlib.contextmanager
+def running(**settings: Any) -> Iterator[Cluster]:
+    """A cluster in a place of its own that runs until the end of the block."""
+    place = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    place.chmod(0o755)  # munge demands that everybody reach its socket
+    cluster = Cluster(place, free_ports(1 + settings.get("nodes", 1)), **settings)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` free ports in a row."""
+    for first in range(20_000 + os.getpid() % 5_000, 32_000, count):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no free ports")
+
+
 def until(reached: Callable[[], object], seconds: float, why: Callable[[], str] = str):
     """Waits for a true value and returns it."""
     end = time.monotonic() + seconds
@@ -231,10 +259,8 @@ def _freezer_works() -> bool:
 
 
 def _remove_empty(directory: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # still in use
         directory.rmdir()
-    except OSError:
-        pass  # of another cluster, still in use
 
 
 def _end(pid_file: Path) -> None:
