@@ -21,7 +21,6 @@ pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBUG = str(ROOT / "configs" / "debug.gin")
-PORT = 18917
 
 
 def bindings(run):
@@ -171,25 +170,26 @@ def test_run_all_schedules_the_testbed_and_passes_options_on(tmp_path):
 
 
 @pytest.fixture
-def cluster(monkeypatch, tmp_path, public_place):
-    site = Cluster(public_place / "slurm", PORT, cpus=16, proctrack="linuxproc", kill_wait=10)
-    site.start()
+def site(cluster, monkeypatch, tmp_path):
+    """The test's SLURM as this process sees it, with settings of the site in tmp_path/site.ini."""
     for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, site.environment[name])
+        monkeypatch.setenv(name, cluster.environment[name])
     monkeypatch.setenv("SACTORY_SITE", str(tmp_path / "site.ini"))
     monkeypatch.chdir(tmp_path)
-    yield site
-    site.stop()
+    yield cluster
+    jobs = cluster.run("squeue", "-h", "-o", "%A").split()
+    if jobs:
+        cluster.run("scancel", *jobs)
 
 
-def queue(site: Cluster) -> Counter[str]:
+def queue(cluster: Cluster) -> Counter[str]:
     """How many jobs are in which state, and why: `PENDING JobArrayTaskLimit`."""
-    return Counter(site.run("squeue", "-hr", "-o", "%T %r").splitlines())
+    return Counter(cluster.run("squeue", "-hr", "-o", "%T %r").splitlines())
 
 
 @slurm_only
 @pytest.mark.timeout(600)
-def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
+def test_same_command_submits_only_what_is_missing(site, tmp_path, capsys):
     (tmp_path / "site.ini").write_text(f"[job]\nsactory = {ROOT / 'tests' / 'fake_sactory.sh'}\n")
     tasks = ["cartpole_balance", "walker_stand"]
     runs = frozen(tmp_path / "runs", tasks, [1, 2, 3])
@@ -206,18 +206,18 @@ def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
     assert "6 runs: 6 to submit" in submitted()
     until(lambda: all((run.root / "train.log").exists() for run in runs[:2]), 60)
     full = {"RUNNING None": 2, "PENDING JobArrayTaskLimit": 4}
-    until(lambda: queue(cluster) == full, 20, lambda: str(queue(cluster)))
+    until(lambda: queue(site) == full, 20, lambda: str(queue(site)))
     assert "6 runs: 2 running, 4 queued, 0 to submit" in submitted()
-    assert queue(cluster) == full
+    assert queue(site) == full
     first = slurm_view.job_id(runs[0])
     view = slurm_view.look(runs)
     states = [row["state"] for row in status_list.collect(runs, view)]
     assert states == ["starting"] * 2 + ["queued"] * 4  # the stand-in has no signs of life
 
-    cluster.run("scancel", first)  # by hand
+    site.run("scancel", first)  # by hand
     for run in runs[:2]:
         (run.root / "hang").unlink()
-    until(lambda: not queue(cluster), 90, lambda: str(queue(cluster)))
+    until(lambda: not queue(site), 90, lambda: str(queue(site)))
     assert [run.is_done for run in runs] == [False, True, True, True, False, True]
     told = {str(x.name): x.why for x in outcomes.read_all(runs)[0] if x.state == "crashed"}
     assert "ended as CANCELLED" in told["cartpole_balance/debug/seed_1"]
@@ -229,9 +229,9 @@ def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
     assert f"stopped, goes on: {runs[0]}" in said and f"failed, goes on: {runs[4]}" in said
     listed = (tmp_path / "runs" / "sweeps" / "2" / "members").read_text().split()
     assert listed == [str(runs[0]), str(runs[4])]
-    until(lambda: not queue(cluster), 90, lambda: str(queue(cluster)))
+    until(lambda: not queue(site), 90, lambda: str(queue(site)))
     assert "6 runs: 6 finished, 0 to submit" in submitted()
-    assert not queue(cluster)
+    assert not queue(site)
 
     found = run_list.find(["runs/*"])
     assert found and [r.root for r in found] == [r.root for r in runs]
@@ -247,7 +247,7 @@ def test_same_command_submits_only_what_is_missing(cluster, tmp_path, capsys):
 @slurm_only
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_sweep_that_trains_goes_on_where_a_job_was_killed(cluster, tmp_path, capsys):
+def test_sweep_that_trains_goes_on_where_a_job_was_killed(site, tmp_path, capsys):
     (tmp_path / "site.ini").write_text("")
     words = [DEBUG, "--tasks", "cartpole_balance,walker_stand", "--seeds", "1-3", "--at_once", "2"]
     for setting in (
@@ -263,15 +263,15 @@ def test_sweep_that_trains_goes_on_where_a_job_was_killed(cluster, tmp_path, cap
 
     assert "6 runs: 6 to submit" in submitted()
     runs = run_list.find(["runs"])
-    until(lambda: status.collect(runs[0])["env_steps"] >= 600, 900, lambda: str(queue(cluster)))
-    cluster.run("scancel", slurm_view.job_id(runs[0]))
-    until(lambda: not queue(cluster), 2400, lambda: str(queue(cluster)))
+    until(lambda: status.collect(runs[0])["env_steps"] >= 600, 900, lambda: str(queue(site)))
+    site.run("scancel", slurm_view.job_id(runs[0]))
+    until(lambda: not queue(site), 2400, lambda: str(queue(site)))
     assert [run.is_done for run in runs] == [False] + [True] * 5
 
     said = submitted()
     assert "6 runs: 5 finished, 1 to submit" in said
     assert f"stopped, goes on: {runs[0]}" in said
-    until(lambda: not queue(cluster), 900, lambda: str(queue(cluster)))
+    until(lambda: not queue(site), 900, lambda: str(queue(site)))
     assert "6 runs: 6 finished, 0 to submit" in submitted()
     restarts = [row for row in read_log(runs[0].train_log) if row.get("event") == "restart"]
     assert restarts and restarts[0]["train_step"] > 0
