@@ -9,20 +9,27 @@ import shlex
 
 from sactory.run_dir import RunDir, write_atomic
 from sactory.run_list import JOB_SCRIPT
-from slurm import cluster, job
+from slurm import job
 from slurm.plan import Plan
 from slurm.site import Site
 
 
-def job_script(run: RunDir, plan: Plan, site: Site) -> str:
-    """The text of `run.slrm`."""
+def job_script(run: RunDir, plan: Plan, site: Site, kill_wait: int) -> str:
+    """The text of `run.slrm`.
+
+    Args:
+        run: The run.
+        plan: Its steps.
+        site: The site's settings.
+        kill_wait: The cluster's KillWait in seconds.
+    """
     return job.script(
         plan,
         site,
         run.root,
         name="/".join(run.root.parts[-3:]).lstrip("/"),
         output=run.root / "stdout",
-        kill_wait=cluster.kill_wait(),
+        kill_wait=kill_wait,
     )
 
 

@@ -19,7 +19,7 @@ from slurm import cluster, collectors, job, plan, run_files, site
 def main(argv: list[str]) -> int:
     """The command line of `sactory submit`."""
     flags = Flags("submit", "Trains on a SLURM cluster: one run, or a sweep.", "CONFIG")
-    flags.string("run_dir", None, "where the run lives; default runs/<task>/<name>/seed_<seed>")
+    flags.string("run_dir", None, "where the run lives, or a sweep's runs; default runs/…")
     flags.multi_string("set", [], "one setting, such as 'run.seed = 2'; may be given many times")
     flags.string("seeds", None, "a sweep over seeds, such as 1-10 or 1,3,5")
     flags.string("tasks", None, "a sweep over tasks, such as walker_walk,cheetah_run")
@@ -92,7 +92,7 @@ def _submit(configuration: str | None, args: Any, here: site.Site) -> int:
     limit = here.cpus or cluster.most_cpus(here.partition)
     needs = (poll_json(run_dir.provenance) or {}).get("estimate") or {}
     steps = plan.make(checked, float(needs.get("replay_bytes") or 0.0), args.nodes, limit)
-    text = run_files.job_script(run_dir, steps, here)
+    text = run_files.job_script(run_dir, steps, here, cluster.kill_wait())
     if args.dry_run:
         print(text, end="")
         return 0

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sactory import config as config_lib
 from sactory.errors import UserError
 from sactory.run_dir import hold_lock, poll_json, write_atomic
 from slurm import cluster, job, plan, run_files
@@ -106,11 +107,11 @@ def _submit_array(members: Sequence[Member], args: Any, site: Site, root: Path) 
     listing, script = directory / "members", directory / "array.slrm"
     write_atomic(listing, "".join(f"{member.run.root}\n" for member in members))
     write_atomic(script, _script(members, args, site, listing))
-    steps = _plan(members, args, site)
+    steps, wait = _plan(members, args, site), cluster.kill_wait()
     if steps.note:
         print(steps.note)
     for member in members:
-        run_files.write(member.run, run_files.job_script(member.run, steps, site), site)
+        run_files.write(member.run, run_files.job_script(member.run, steps, site, wait), site)
     number = cluster.submit(str(script))
     for line, member in enumerate(members, 1):
         write_atomic(member.run.root / "id", f"{number}_{line}\n")
@@ -131,11 +132,21 @@ def _script(members: Sequence[Member], args: Any, site: Site, listing: Path) -> 
 
 
 def _plan(members: Sequence[Member], args: Any, site: Site) -> plan.Plan:
-    """The steps of each job: all of an array are alike, so the largest replay counts."""
+    """The steps of each job: all of an array are alike, so the largest replay counts.
+
+    Numbers of collectors and CPUs are those of the first run: amend all of them or none.
+    """
     records = [poll_json(member.run.provenance) or {} for member in members]
     sizes = [float((r.get("estimate") or {}).get("replay_bytes") or 0.0) for r in records]
     limit = site.cpus or cluster.most_cpus(site.partition)
-    return plan.make(members[0].config, max(sizes), args.nodes, limit)
+    first = members[0]
+    settings = first.run.config  # frozen, and perhaps amended since
+    config = (
+        config_lib.check_text(settings.read_text("utf-8"), str(settings))
+        if first.run.is_frozen
+        else first.config
+    )
+    return plan.make(config, max(sizes), args.nodes, limit)
 
 
 def _new_directory(parent: Path) -> Path:
