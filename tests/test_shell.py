@@ -36,7 +36,7 @@ def test_scripts_of_the_repository():
 
 
 def test_scripts_that_are_written_for_runs(tmp_path):
-    run = RunDir(tmp_path / "a task's" / "seed_1")
+    run = RunDir(tmp_path / "a place" / "seed_1")
     run.root.mkdir(parents=True)
     run_files.write(run, run_files.job_script(run, PLAN, SITE, 30), SITE)
     array = tmp_path / "array.slrm"
