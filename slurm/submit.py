@@ -130,14 +130,17 @@ def _run(configuration: str | None, args: Any) -> tuple[RunDir, config_lib.Confi
         where = args.run_dir or init_run.default_run_dir(configuration, args.set)
         run_dir = RunDir(where)
         bindings = overrides(args, run_dir)
-        if args.dry_run and not run_dir.is_frozen:
-            return run_dir, config_lib.check(config_lib.resolve(configuration, bindings))
-        init_run.init(run_dir, configuration, bindings)
-    checked = _frozen(run_dir)
+        if not (args.dry_run and not run_dir.is_frozen):
+            init_run.init(run_dir, configuration, bindings)
+    if run_dir.is_frozen:
+        checked = _frozen(run_dir)
+    else:
+        checked = config_lib.check(config_lib.resolve(configuration, bindings))
     if _is_across(args) and checked.get(settings.ReplayServer).listen != "network":
         raise UserError(
-            f"{run_dir} takes connections on one host only: end its job, then `sactory amend "
-            f"--run_dir {run_dir} --set \"replay_server.listen = 'network'\"`"
+            f"{run_dir} takes connections on one host only (replay_server.listen = 'local'): end "
+            f"its job, then `sactory amend --run_dir {run_dir} --set "
+            "\"replay_server.listen = 'network'\"`"
         )
     return run_dir, checked
 

@@ -6,6 +6,7 @@ under the reaper in a session of their own. It never imports TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,6 +130,10 @@ def _hold(run_dir: RunDir, grace: float, console: Console) -> int:
             pass
         owner = read_lock_owner(run_dir)
         waited = time.monotonic() - began
+        if waited > 2.0 and (job := read_lock_job(run_dir)):
+            raise UserError(
+                f"SLURM's {job} works on {run_dir}: `sactory stop --run_dir {run_dir}` ends it"
+            )
         if waited > 2.0 and owner is not None and processes.start_time(owner) is not None:
             raise UserError(
                 f"another `sactory run`, process {owner}, holds {run_dir}: wait for it, or end it "
@@ -148,6 +153,14 @@ def read_lock_owner(run_dir: RunDir) -> int | None:
         return int(run_dir.lock("run").read_text())
     except (OSError, ValueError):
         return None
+
+
+def read_lock_job(run_dir: RunDir) -> str:
+    """`job 17` if that job of SLURM took the run's lock; else ""."""
+    with contextlib.suppress(OSError):
+        text = run_dir.lock("run").read_text().strip()
+        return text if text.startswith("job ") else ""
+    return ""
 
 
 def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console: Console) -> int:

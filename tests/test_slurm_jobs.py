@@ -28,10 +28,11 @@ class Job(Run):
         super().__init__(root)
         self.cluster, self.site = cluster, root.parent / "site.ini"
         self.dir.config.write_text("replay_server.listen = 'network'\n")
+        self.site.write_text("")
         self.environment = {
-            **cluster.environment,
             **self.environment,
             "PATH": cluster.environment["PATH"],
+            "SLURM_CONF": cluster.environment["SLURM_CONF"],
             "PYTHONPATH": str(ROOT),
             "SACTORY_SITE": str(self.site),
         }
