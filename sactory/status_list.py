@@ -32,9 +32,9 @@ def collect(runs: Iterable[RunDir], view: slurm_view.View) -> list[dict[str, Any
 def _one(run: RunDir, job: slurm_view.Job | None) -> dict[str, Any]:
     told = status.collect(run)
     state = slurm_view.joined(told["state"], job)
-    why = list(told["why"])
-    if job is not None and job.reason and job.state != "RUNNING":
-        why.insert(0, f"job {job.id} is {job.state}: {job.reason}")
+    why = [*_slurms_reason(state, job), *told["why"]]
+    if state == "failed":  # what the program said tells more than how its job ended
+        why = [*told["why"], *_slurms_reason(state, job)]
     return {
         "run_dir": str(run.root),
         "state": state,
@@ -45,6 +45,17 @@ def _one(run: RunDir, job: slurm_view.Job | None) -> dict[str, Any]:
         "job": None if job is None else asdict(job),
         "why": why,
     }
+
+
+def _slurms_reason(state: str, job: slurm_view.Job | None) -> list[str]:
+    """Why a run waits, or that its job is over."""
+    if job is None or job.state == "RUNNING" or state == "done":
+        return []
+    reason = f" ({job.reason})" if job.reason else ""
+    if job.is_over:
+        more = ": the same `sactory submit` goes on" if state == "stopped" else ""
+        return [f"job {job.id} ended as {job.state}{reason}{more}"]
+    return [f"job {job.id} is {job.state}{reason}"]
 
 
 def render(rows: list[dict[str, Any]], trouble: str) -> Group:

@@ -19,7 +19,7 @@ from sactory.policies import META, export_name
 from sactory.run_dir import write_json
 from tests.synthetic_runs import evaluate, make_run
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 
 def read(*words):

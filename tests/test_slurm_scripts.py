@@ -11,7 +11,8 @@ import pytest
 
 from sactory import config
 from sactory.errors import UserError
-from slurm import job, plan, site, submit
+from sactory.run_dir import RunDir
+from slurm import job, plan, run_files, site, submit
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = "configs/tasks/cartpole_balance.gin"
@@ -225,4 +226,11 @@ def test_scripts_pass_shellcheck(tmp_path):
     written.write_text(job.script(steps, site.Site(), tmp_path))
     more = tmp_path / "collectors.sbatch"
     more.write_text(job.collectors(site.Site(), tmp_path, 1, "0-3", 1, 1000, "17"))
-    subprocess.run(["shellcheck", *scripts(), written, more], check=True)
+    array = tmp_path / "array.slrm"
+    members = tmp_path / "a place" / "members"
+    array.write_text(job.script(steps, site.Site(), members=members, array="1-6%2"))
+    run = RunDir(tmp_path / "another place")
+    run.root.mkdir()
+    run_files.write(run, run_files.job_script(run, steps, site.Site(), kill_wait=30), site.Site())
+    ours = (run.root / "run.slrm", run.root / "run.sh", ROOT / "tests" / "fake_sactory.sh")
+    subprocess.run(["shellcheck", *scripts(), written, more, array, *ours], check=True)

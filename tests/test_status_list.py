@@ -16,7 +16,7 @@ from sactory.errors import UserError
 from sactory.run_dir import write_json
 from tests.synthetic_runs import make_run
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(240)
 
 SQUEUE = """\
 12_1|RUNNING|node3|None|1-02:03:04|2|
@@ -154,8 +154,8 @@ def test_line_for_each_run_and_why_it_does_not_run(tmp_path, slurm, capsys):
     assert lines[f"{place}2"][1] == "queued"
     assert lines[f"{place}4"][1] == "done"
     assert "4 runs: 1 running, 1 queued, 1 stopped, 1 done" in out
-    assert f"- {place}2: job 12_2 is PENDING: JobArrayTaskLimit" in out
-    assert f"- {place}3: job 13 is TIMEOUT: TimeLimit" in out
+    assert f"- {place}2: job 12_2 is PENDING (JobArrayTaskLimit)" in out
+    assert f"- {place}3: job 13 ended as TIMEOUT (TimeLimit): the same `sactory submit` goes" in out
     assert status.main(["--run_dir", str(timed_out.root)]) == 0
     assert "job 13: TIMEOUT on node1 (TimeLimit), 10:00" in capsys.readouterr().out
 
