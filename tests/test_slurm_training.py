@@ -147,7 +147,7 @@ def test_a_time_limit_too_short_for_the_run_only_interrupts_it(cluster, tmp_path
         "run.max_env_steps = 20_000",
         "run.stop_at_return = None",
     )
-    job_id = run.submit("--time", "2")
+    job_id = run.submit("--time", "3")
     done = run.finish(job_id, 3500)
     assert int(cluster.job(job_id)["Restarts"]) >= 1
     assert done["train_steps"] > 0.95 * (done["env_steps"] - 1_000)
