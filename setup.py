@@ -103,7 +103,7 @@ setup(
     package_data={
         "configs": ["*.gin", "tasks/*.gin", "curricula/*.json"],
         "supervise": ["*.sh", "templates/*"],
-        "slurm": ["*.sh", "*.sbatch"],
+        "slurm": ["*.sh", "*.sbatch", "*.ini"],
     },
     entry_points={"console_scripts": ["sactory = sactory.cli:command"]},
     zip_safe=False,

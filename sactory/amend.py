@@ -36,6 +36,7 @@ AMENDABLE = (
     "replay.mode",
     "replay.async_patience",
     "replay_server.port",
+    "replay_server.listen",
     "replay_server.checkpoint_on_exit",
     "train.intra_op_threads",
     "train.inter_op_threads",

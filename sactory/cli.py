@@ -35,6 +35,9 @@ VERBS = {
     "collect": ("collect.main", "program 2 (many): acts in environments and writes rows"),
     "train": ("train.main", "program 3: the SAC trainer"),
     "eval": ("eval.main", "program 4: scores exported policies, records videos"),
+    "report": ("eval.report", "final scores over tasks and seeds, and their learning curves"),
+    "submit": ("slurm.submit", "the same run, or a sweep of tasks and seeds, as SLURM jobs"),
+    "step": ("supervise.step", "some of a run's programs on this host: one step of a SLURM job"),
     "tensorboard": ("eval.tensorboard", "show the curves of one or many runs"),
 }
 

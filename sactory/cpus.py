@@ -14,6 +14,7 @@ from pathlib import Path
 
 _PIN_FROM = 4  # cores; with fewer, pinning only keeps idle cores from busy threads
 _TRAINER_MOST = 8  # cores it takes by itself: networks of this size gain nothing from more
+GIVEN_VARIABLE = "SACTORY_CPUS"  # whoever started the program has placed it on that many
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -68,7 +69,11 @@ def claim(
         from sactory import settings
 
         num_collectors = settings.Run().num_collectors
-    plan = _plan(program, wanted, num_collectors, usable, namespace)
+    given = os.environ.get(GIVEN_VARIABLE, "")
+    if given.isdecimal():
+        plan = _given_plan(usable, int(given))
+    else:
+        plan = _plan(program, wanted, num_collectors, usable, namespace)
     if plan.pinned is not None:
         os.sched_setaffinity(0, plan.pinned)
     for name in _THREAD_VARIABLES:
@@ -78,6 +83,31 @@ def claim(
     os.environ["TF_NUM_INTEROP_THREADS"] = str(max(2, plan.threads))
     _current = plan
     return plan
+
+
+def confine(wanted: int | None, namespace: str = "sactory-cpu") -> CpuPlan:
+    """Confines this process, and so all that it starts, to `wanted` cores.
+
+    Where SLURM has bound a job's step to its cores nothing is left to do. Elsewhere free ones are
+    claimed; if there aren't enough, the programs share the host's cores and use fewer threads.
+    """
+    usable = usable_cores()
+    if wanted is None or len(usable) <= wanted:
+        return CpuPlan(
+            frozenset(usable),
+            len(usable),
+            "" if wanted in (None, len(usable)) else f"{wanted} wanted: they are shared",
+        )
+    pinned = _take(usable, wanted, wanted, namespace)
+    if pinned is None:
+        return CpuPlan(None, wanted, "other programs hold the cores: they are shared")
+    os.sched_setaffinity(0, pinned)
+    return CpuPlan(pinned, wanted)
+
+
+def _given_plan(usable: list[int], given: int) -> CpuPlan:
+    """What a program has that was placed by `confine`."""
+    return CpuPlan(frozenset(usable) if len(usable) <= given else None, min(given, len(usable)))
 
 
 def usable_cores() -> list[int]:

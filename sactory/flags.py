@@ -21,7 +21,8 @@ class Flags:
     Args:
         verb: The word after `sactory`.
         summary: One line: what the verb does.
-        positional: Name of a positional argument for the help text, or None if there is none.
+        positional: Name of a positional argument for the help text, or None if there is none; with
+            `...` at its end there may be several.
     """
 
     def __init__(self, verb: str, summary: str, positional: str | None = None):
@@ -86,8 +87,9 @@ class Flags:
                     f"--{name} is missing: `sactory {self._verb} --{name} VALUE` "
                     f"(see `sactory {self._verb} --help`)"
                 )
-        if len(positional) > (self._positional is not None):
-            surplus = positional[int(self._positional is not None)]
+        allowed = self._positional is not None
+        if len(positional) > allowed and not (self._positional or "").endswith("..."):
+            surplus = positional[int(allowed)]
             raise UserError(
                 f"'{surplus}' is one word too many for `sactory {self._verb}`"
                 f" (see `sactory {self._verb} --help`)"

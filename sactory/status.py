@@ -6,7 +6,6 @@ It talks to no program and never imports TensorFlow, so it answers at once, for 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import diagnosis, status_files
+from sactory import diagnosis, run_list, slurm_view, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags
 from sactory.run_dir import RunDir
@@ -23,6 +22,7 @@ from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
 WATCH_SECONDS = 1.0
+_SLURM_SECONDS = 10.0
 _ENDED = ("done", "stopped", "failed")
 
 
@@ -67,7 +67,7 @@ def collect(run_dir: RunDir, now: float | None = None) -> dict[str, Any]:
         "time": now,
         **_health(run_dir, beats, now),
     }
-    return {**told, "why": diagnosis.explain(told, _settings(run_dir))}
+    return {**told, "why": diagnosis.explain(told, run_list.read_settings(run_dir))}
 
 
 def _last_saved(run_dir: RunDir) -> dict[str, Any]:
@@ -131,23 +131,6 @@ def _blocked(server: dict[str, Any], now: float) -> dict[str, float]:
         "samples": worker.get("waiting_for_inserts", 0) / total,
         "seconds": total / 1000,
     }
-
-
-def _settings(run_dir: RunDir) -> dict[str, Any]:
-    """The run's settings by full name; {} where they can't be read."""
-    try:
-        changed = run_dir.config.stat().st_mtime_ns
-        return _read_settings(run_dir.config, changed)
-    except (OSError, UserError, UnicodeDecodeError):
-        return {}
-
-
-@functools.lru_cache(maxsize=1)
-def _read_settings(path: Path, _changed: int) -> dict[str, Any]:
-    """Once for each content: `sactory run` asks twice a second."""
-    from sactory.config import check_text
-
-    return check_text(path.read_text("utf-8"), str(path)).values
 
 
 def _beats(run_dir: RunDir) -> list[Path]:
@@ -264,23 +247,53 @@ def _order(name: str) -> tuple[int, int, str]:
     return place, int(worker) if worker.isdecimal() else 0, name
 
 
+class _Jobs:
+    """SLURM's view of some runs, asked for now and then: its controller serves everybody."""
+
+    def __init__(self, runs: list[RunDir]):
+        self._runs = runs
+        self._view = slurm_view.View()
+        self._next = 0.0
+
+    def look(self) -> slurm_view.View:
+        if time.monotonic() >= self._next:
+            self._view = slurm_view.look(self._runs)
+            self._next = time.monotonic() + _SLURM_SECONDS
+        return self._view
+
+
 def main(argv: list[str]) -> int:
-    """Prints the status of a run, as a table or as one JSON object; once, or until Ctrl-C."""
-    flags = Flags("status", "Says what a run is doing, and why it may be slow or stuck.")
-    flags.string("run_dir", None, "the run directory", required=True)
+    """Prints the status of runs, as a table or as JSON; once, or until Ctrl-C."""
+    flags = Flags("status", "Says what runs are doing, and why one is slow or stuck.", "RUNS...")
+    flags.string("run_dir", None, "one run directory; or name runs, or patterns such as 'runs/*'")
     flags.boolean("watch", False, "go on each second until Ctrl-C")
-    flags.boolean("json", False, "print one JSON object (with --watch one a second, each a line)")
-    args, _ = flags.parse(argv)
-    run_dir = RunDir(args.run_dir).require()
+    flags.boolean("json", False, "print one JSON value (with --watch one a second, each a line)")
+    args, words = flags.parse(argv)
+    if args.run_dir is None and not words:
+        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
+    if args.run_dir is not None and words:
+        raise UserError(f"--run_dir {args.run_dir} and {words[0]}: name runs in one way")
+    runs = run_list.find(words) if words else [RunDir(args.run_dir).require()]
+    jobs = _Jobs(runs)
     if not args.json:
         from sactory import status_table
 
-        status_table.show(lambda: collect(run_dir), run_dir, args.watch)
+        status_table.show(status_table.picture(runs, jobs.look), args.watch)
         return 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            print(json.dumps(collect(run_dir)), flush=True)
+            print(json.dumps(_told(runs, jobs.look(), many=bool(words))), flush=True)
             if not args.watch:
                 break
             time.sleep(WATCH_SECONDS)
     return 0
+
+
+def _told(runs: list[RunDir], view: slurm_view.View, many: bool) -> Any:
+    """What `--json` prints: an object for --run_dir, a list for named runs."""
+    if many:
+        from sactory import status_list
+
+        return status_list.collect(runs, view)
+    job = view.jobs.get(runs[0].root)
+    return {**collect(runs[0]), "job": None if job is None else vars(job)}

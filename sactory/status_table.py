@@ -12,44 +12,75 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sactory import slurm_view, status, status_list
 from sactory.diagnosis import GB, duration
 from sactory.run_dir import RunDir
 from sactory.status import WATCH_SECONDS, full_name
 
 _LONGEST_CELL = 40
+_WIDTH_OF_FILES = 250
 
 
-def show(collect: Callable[[], dict[str, Any]], run_dir: RunDir, watch: bool) -> None:
-    """Prints the table once, or keeps it up to date until Ctrl-C.
+def picture(
+    runs: list[RunDir], look: Callable[[], slurm_view.View]
+) -> Callable[[], RenderableType]:
+    """What draws one run in full, or a line for each of several.
 
     Args:
-        collect: Reads the status.
-        run_dir: The run.
+        runs: The runs.
+        look: Asks SLURM.
+    """
+
+    def draw() -> RenderableType:
+        view = look()
+        if len(runs) > 1:
+            return status_list.render(status_list.collect(runs, view), view.trouble)
+        (run,) = runs
+        job = view.jobs.get(run.root)
+        return render(status.collect(run), run.root, job)
+
+    return draw
+
+
+def plain_console() -> Console:
+    """A console that prints text as it is; into a file or pipe without a limit of width."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
+    return console
+
+
+def show(draw: Callable[[], RenderableType], watch: bool) -> None:
+    """Prints a picture once, or keeps it up to date until Ctrl-C.
+
+    Args:
+        draw: Makes it.
         watch: Whether to go on.
     """
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = plain_console()
     with contextlib.suppress(KeyboardInterrupt):
         if not watch or not console.is_terminal:
             while True:
-                console.print(render(collect(), run_dir.root), soft_wrap=True)
+                console.print(draw(), soft_wrap=True)
                 if not watch:
                     return
                 time.sleep(WATCH_SECONDS)
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(render(collect(), run_dir.root), refresh=True)
+                live.update(draw(), refresh=True)
                 time.sleep(WATCH_SECONDS)
 
 
-def render(told: dict[str, Any], root: Path) -> Group:
-    """The whole picture of one moment."""
+def render(told: dict[str, Any], root: Path, job: slurm_view.Job | None = None) -> Group:
+    """The whole picture of one run at one moment."""
     parts: list[Any] = [
-        Text(f"{told['state']}: {root}", style="bold"),
+        Text(f"{slurm_view.joined(told['state'], job)}: {root}", style="bold"),
+        *([Text(status_list.job_line(job))] if job is not None else []),
         Text(" | ".join(_counters(told))),
     ]
     health = _health(told)

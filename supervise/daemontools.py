@@ -1,4 +1,4 @@
-"""Talks to daemontools: finds its programs, reads a service's status, sends it commands.
+"""Talks to daemontools: its programs or their stand-in, the status of a service, commands to it.
 
 The files and fifos of `supervise` are read directly: `svc` ends with 0 whatever happened.
 """
@@ -13,9 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sactory.errors import UserError
-
-_PROGRAMS = ("supervise", "multilog", "svc", "svstat")
+_PROGRAMS = ("supervise", "multilog")
 
 
 @dataclass(frozen=True)
@@ -38,21 +36,11 @@ def search_path() -> str:
     return os.pathsep.join(places)
 
 
-def require() -> str:
-    """Returns the search path on which all of daemontools' programs were found.
-
-    Raises:
-        UserError: One is missing; says how to get it.
-    """
-    path = search_path()
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
-    if missing:
-        raise UserError(
-            f"daemontools is missing ({', '.join(missing)}): `apt-get install daemontools` as "
-            "root, or without root `apt-get download daemontools && dpkg -x daemontools_*.deb "
-            f"{sys.prefix}`; elsewhere build it from https://cr.yp.to/daemontools.html"
-        )
-    return path
+def command(name: str) -> list[str]:
+    """The argv that starts daemontools' `supervise` or `multilog`, or what stands in for them."""
+    if all(shutil.which(program, path=search_path()) for program in _PROGRAMS):
+        return [name]  # to be found on `search_path()`
+    return [sys.executable, "-m", "supervise.stand_in", name]
 
 
 def is_supervised(service: Path) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: not safe between fork and exec
 
@@ -47,6 +49,11 @@ def child_setup(unblock: Iterable[signal.Signals] = ()) -> Callable[[], None]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return setup
+
+
+def name_me(name: str) -> None:
+    """Gives this process the name that `ps` and `command_name` show."""
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def start_time(pid: int) -> int | None:
@@ -99,6 +106,16 @@ def send(pids: Iterable[int], signal_number: int) -> None:
             os.kill(pid, signal_number)
         except ProcessLookupError:
             continue
+
+
+def end_descendants(grace: float) -> None:
+    """Waits up to `grace` seconds for all processes below this one, then kills what is left."""
+    end = time.monotonic() + grace
+    while descendants(os.getpid()):
+        if time.monotonic() > end:
+            send(descendants(os.getpid()), signal.SIGKILL)
+        reap()
+        time.sleep(0.1)
 
 
 def take_signal(signals: Collection[signal.Signals], seconds: float) -> signal.Signals | None:

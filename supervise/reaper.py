@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sactory import launch
 from sactory.run_dir import read_json
 from sactory.supervision import ALIVE_FILE
 from supervise import daemontools, processes, tree, verdict
@@ -47,12 +48,12 @@ class Member:
         # Both ends stay open here, so that either side can be restarted without losing a line.
         self.read_end, self.write_end = os.pipe()
 
-    def start(self, path: str) -> None:
+    def start(self) -> None:
         """Starts whichever of the two is not running."""
         if not self.log_pid:
-            self.log_pid = _start_supervise(self.directory / "log", path, stdin=self.read_end)
+            self.log_pid = _start_supervise(self.directory / "log", stdin=self.read_end)
         if not self.pid:
-            self.pid = _start_supervise(self.directory, path, stdout=self.write_end)
+            self.pid = _start_supervise(self.directory, stdout=self.write_end)
 
     def ended(self, pid: int) -> bool:
         """Notes that a process ended; True if it was one of these two."""
@@ -74,13 +75,13 @@ class Member:
 
 
 def _start_supervise(
-    directory: Path, path: str, stdin: int = subprocess.DEVNULL, stdout: int | None = None
+    directory: Path, stdin: int = subprocess.DEVNULL, stdout: int | None = None
 ) -> int:
     return subprocess.Popen(
-        ["supervise", str(directory)],
+        [*daemontools.command("supervise"), str(directory)],
         stdin=stdin,
         stdout=stdout,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": daemontools.search_path()},
         preexec_fn=processes.child_setup(_TAKEN),
     ).pid
 
@@ -96,7 +97,6 @@ class Reaper:
         description = read_json(root / tree.TREE_FILE)
         self.root = root
         self.grace = float(description["grace_seconds"])
-        self.path = daemontools.require()
         self.members = [Member(root / name) for name in description["services"]]
         self.started = time.time()
         self._orphans: dict[int, float] = {}
@@ -124,7 +124,7 @@ class Reaper:
         while True:
             for member in self.members:
                 if time.monotonic() >= member.restart_at:
-                    member.start(self.path)
+                    member.start()
             self._step()
             if self._stop_reason:
                 return STOPPED
@@ -148,10 +148,11 @@ class Reaper:
         """Waits a moment, takes signals, collects the dead, looks after orphans."""
         taken = processes.take_signal(_TAKEN, _POLL_SECONDS)
         if taken is not None and taken != signal.SIGCHLD:
-            self._hurry = bool(self._stop_reason)  # asked twice: no more grace
+            # Asked twice: no more grace. TERM may come from a parent and from SLURM as well.
+            self._hurry = bool(self._stop_reason) and taken == signal.SIGINT
             self._stop_reason = self._stop_reason or taken.name
-        if not self._stop_reason and os.path.exists(self.root / tree.STOP_FILE):
-            self._stop_reason = "sactory stop"
+        if os.path.exists(self.root / tree.STOP_FILE):
+            self._stop_reason = self._stop_reason or "sactory stop"
             self.grace = tree.asked_grace(self.root, self.grace)
         for pid in processes.reap():
             self._orphans.pop(pid, None)
@@ -262,7 +263,7 @@ def start(root: Path, keep: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "supervise.reaper", str(root)],
             cwd=root,
-            env=tree.program_environment(),
+            env=launch.program_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

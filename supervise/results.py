@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from sactory import launch
 from sactory.flags import print_error
 from sactory.run_dir import RunDir, read_json, write_json
 from supervise import processes, tree
@@ -39,12 +40,12 @@ def final_evaluation(run_dir: RunDir, root: Path, interrupts: Interrupts, consol
     arguments = ["--run_dir", str(run_dir.root), "--step", "latest", "--episodes", str(EPISODES)]
     with open(log, "wb") as errors:
         child = subprocess.Popen(
-            tree.sactory_command("eval", *arguments),
+            launch.sactory_command("eval", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**tree.program_environment(), "CUDA_VISIBLE_DEVICES": "-1"},
+            env={**launch.program_environment(), "CUDA_VISIBLE_DEVICES": "-1"},
             preexec_fn=processes.child_setup(),
         )
     said, told = "", False

@@ -6,6 +6,7 @@ under the reaper in a session of their own. It never imports TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sactory import config, settings, status_files
+from sactory import config, launch, settings, status_files
 from sactory.errors import UserError
 from sactory.flags import Flags, print_error
 from sactory.locks import LockedError, hold_lock
 from sactory.run_dir import RunDir, read_json
-from supervise import daemontools, processes, reaper, results, tree
+from supervise import processes, reaper, results, tree
 from supervise.interrupts import Interrupts
 from supervise.progress import Console, Progress
 
@@ -36,7 +37,6 @@ def main(argv: list[str]) -> int:
     args, words = flags.parse(argv)
     if args.grace < 5:
         raise UserError(f"--grace = {args.grace:g} must be at least 5 seconds: programs must save")
-    daemontools.require()
     processes.become_subreaper()  # should the reaper be killed, its orphans come here
     interrupts = Interrupts()
     console = Console()
@@ -99,7 +99,7 @@ def _freeze(
         [sys.executable, "-m", "supervise.freeze", str(run_dir.root), configuration, *overrides],
         stderr=subprocess.PIPE,
         text=True,
-        env=tree.program_environment(),
+        env=launch.program_environment(),
         preexec_fn=processes.child_setup(),
     )
     said = _wait_for(child, interrupts)
@@ -131,6 +131,10 @@ def _hold(run_dir: RunDir, grace: float, console: Console) -> int:
             pass
         owner = read_lock_owner(run_dir)
         waited = time.monotonic() - began
+        if waited > 2.0 and (job := read_lock_job(run_dir)):
+            raise UserError(
+                f"SLURM's {job} works on {run_dir}: `sactory stop --run_dir {run_dir}` ends it"
+            )
         if waited > 2.0 and owner is not None and processes.start_time(owner) is not None:
             raise UserError(
                 f"another `sactory run`, process {owner}, holds {run_dir}: wait for it, or end it "
@@ -152,6 +156,14 @@ def read_lock_owner(run_dir: RunDir) -> int | None:
         return None
 
 
+def read_lock_job(run_dir: RunDir) -> str:
+    """`job 17` if that job of SLURM took the run's lock; else ""."""
+    with contextlib.suppress(OSError):
+        text = run_dir.lock("run").read_text().strip()
+        return text if text.startswith("job ") else ""
+    return ""
+
+
 def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console: Console) -> int:
     config.load(run_dir)
     run = settings.Run()
@@ -167,7 +179,7 @@ def _run(run_dir: RunDir, lock: int, args: Any, interrupts: Interrupts, console:
     console.close()
     if result not in (reaper.FINISHED, reaper.FAILED, reaper.STOPPED):
         # The reaper was killed or broke: its orphans are ours now, and told to end.
-        _end_orphans(args.grace)
+        processes.end_descendants(args.grace)
     if interrupts.count or result == reaper.STOPPED:
         console.say(f"sactory: stopped; `sactory run --run_dir {run_dir}` resumes")
         return interrupts.exit_code
@@ -203,15 +215,6 @@ def _watch(
             continue
     progress.update()
     return process.returncode
-
-
-def _end_orphans(grace: float) -> None:
-    end = time.monotonic() + grace
-    while processes.descendants(os.getpid()):
-        if time.monotonic() > end:
-            processes.send(processes.descendants(os.getpid()), signal.SIGKILL)
-        processes.reap()
-        time.sleep(0.1)
 
 
 def _report_failure(run_dir: RunDir, root: Path, result: int) -> int:

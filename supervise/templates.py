@@ -18,5 +18,5 @@ LOG_RUN = """\
 #!/bin/sh
 # Read it with: tai64nlocal <log/main/current
 umask 077
-exec multilog t s1000000 n5 ./main
+exec {multilog} ./main
 """

@@ -14,16 +14,15 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import site
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import sactory
+from sactory import launch
 from sactory.run_dir import RunDir, write_atomic, write_json
 from sactory.supervision import ALIVE_FILE
-from supervise import verdict
+from supervise import daemontools, verdict
 from supervise.templates import LOG_RUN, RUN
 
 DEFAULT_GRACE_SECONDS = 60.0
@@ -47,19 +46,6 @@ class Program:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def sactory_command(verb: str, *arguments: str) -> list[str]:
-    """The argv of `sactory VERB …` with this very Python, whatever the working directory holds."""
-    if sys.version_info >= (3, 11):  # PYTHONSAFEPATH keeps the working directory off the path
-        return [sys.executable, "-m", "sactory.cli", verb, *arguments]
-    launch = "import sys; del sys.path[0]; from sactory.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", launch, verb, *arguments]
-
-
-def program_environment() -> dict[str, str]:
-    """The caller's environment with what `sactory_command` needs."""
-    return {**os.environ, "PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
-
-
 def programs(
     run_dir: RunDir, num_collectors: int, device: str = "cpu", insecure_listen: bool = False
 ) -> list[Program]:
@@ -71,23 +57,26 @@ def programs(
         device: `gpu` lets the trainer see the GPUs; nobody else does.
         insecure_listen: Whether the replay server's port is open to everybody.
     """
+    collectors = [f"collect_{worker}" for worker in range(num_collectors)]
+    names = [LAST_TO_STOP, *collectors, "train", "eval"]
+    return [program(run_dir, name, device, insecure_listen) for name in names]
+
+
+def program(
+    run_dir: RunDir, name: str, device: str = "cpu", insecure_listen: bool = False
+) -> Program:
+    """One program of a run by its name, such as `train` or `collect_0`; the rest as above."""
     where = ["--run_dir", str(run_dir.root)]
     no_gpu = {"CUDA_VISIBLE_DEVICES": "-1"}
-    # Reverb names and sorts its checkpoints by local time: a clock change would misorder them.
-    listen = ["--insecure_listen"] if insecure_listen else []
-    serve = sactory_command("replay-server", *where, *listen)
-    server = Program("replay_server", serve, {"TZ": "UTC"})
-    server.environment.update(no_gpu)
-    collectors = [
-        Program(
-            f"collect_{worker}",
-            sactory_command("collect", *where, "--worker", str(worker)),
-            no_gpu,
-        )
-        for worker in range(num_collectors)
-    ]
-    trainer = Program("train", sactory_command("train", *where), {} if device == "gpu" else no_gpu)
-    return [server, *collectors, trainer, Program("eval", sactory_command("eval", *where), no_gpu)]
+    verb, _, worker = name.partition("_") if name.startswith("collect_") else (name, "", "")
+    if worker:
+        where += ["--worker", worker]
+    if name == LAST_TO_STOP:
+        where += ["--insecure_listen"] if insecure_listen else []
+        # Reverb names and sorts its checkpoints by local time: a clock change would misorder them.
+        no_gpu = {"TZ": "UTC", **no_gpu}
+    environment = {} if name == "train" and device == "gpu" else no_gpu
+    return Program(name, launch.sactory_command(verb.replace("_", "-"), *where), environment)
 
 
 def write_tree(
@@ -96,6 +85,7 @@ def write_tree(
     directory: str | None = None,
     grace_seconds: float = DEFAULT_GRACE_SECONDS,
     limits: dict[str, float] | None = None,
+    name: str | None = None,
 ) -> Path:
     """Writes the service directories, replacing those of an earlier start; logs are kept.
 
@@ -107,11 +97,12 @@ def write_tree(
         directory: Working directory of the programs; None or missing: the run directory.
         grace_seconds: From a stop to the moment when whatever is left is killed.
         limits: Fields of `verdict.Settings` to set otherwise than by default.
+        name: Of the tree, where a host has several of this run; None: the host's.
 
     Returns:
         The tree's directory.
     """
-    root = run_dir.services()
+    root = run_dir.services(name)
     root.mkdir(parents=True, exist_ok=True)
     names = [member.name for member in members]
     for old in root.iterdir():
@@ -169,7 +160,7 @@ def _write_service(path: Path, member: Program, settings: dict[str, object]) -> 
         (path / name).unlink(missing_ok=True)
     write_json(path / verdict.SETTINGS_FILE, settings)
     variables = {
-        "PYTHONPATH": python_path(),
+        "PYTHONPATH": launch.python_path(),
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         **member.environment,
@@ -182,25 +173,11 @@ def _write_service(path: Path, member: Program, settings: dict[str, object]) -> 
         command=shlex.join(member.command),
     )
     _write_script(path / "run", text)
-    _write_script(path / "log" / "run", LOG_RUN)
+    multilog = daemontools.command("multilog")
+    options = [] if len(multilog) > 1 else ["t", "s1000000", "n5"]  # what the stand-in does anyway
+    _write_script(path / "log" / "run", LOG_RUN.format(multilog=shlex.join([*multilog, *options])))
 
 
 def _write_script(path: Path, text: str) -> None:
     write_atomic(path, text)
     path.chmod(0o700)
-
-
-def python_path() -> str:
-    """PYTHONPATH of the programs: the caller's, made absolute, with Sactory's home in front.
-
-    Sactory may have been found through the working directory, which the programs don't share.
-    """
-    home = str(Path(sactory.__file__).resolve().parent.parent)
-    installed = home in [os.path.realpath(p) for p in [*site.getsitepackages(), _user_site()]]
-    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    paths = ([] if installed else [home]) + [os.path.abspath(p) for p in given]
-    return os.pathsep.join(dict.fromkeys(paths))
-
-
-def _user_site() -> str:
-    return site.getusersitepackages() if site.ENABLE_USER_SITE else ""

@@ -36,3 +36,12 @@ def public_place():
     place.chmod(0o755)
     yield place
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A SLURM of three nodes, whose 8 CPUs each are more than the host may have."""
+    from tests import slurm_site
+
+    with slurm_site.running(nodes=3) as cluster:
+        yield cluster

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from sactory import cli
+from sactory import cli, launch
 from supervise import run, tree
 
 FAKE = str(Path(__file__).with_name("fake_program.py"))
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         return [sys.executable, "-c", modes["final"], verb, *arguments]
 
     tree.programs = programs
-    tree.sactory_command = command
+    launch.sactory_command = command
     return run.main(argv[1:])
 
 

@@ -136,3 +136,41 @@ def test_quota_shortens_the_list(monkeypatch):
 
 def test_kernel_lists():
     assert cpus._parse_list("0-2,8\n") == {0, 1, 2, 8}
+
+
+CONFINE = """
+import os, sys
+from sactory import cpus
+plan = cpus.confine(int(sys.argv[2]), sys.argv[1])
+os.environ[cpus.GIVEN_VARIABLE] = str(plan.threads)
+program = cpus.claim("train", 7, 1, sys.argv[1])
+print(len(os.sched_getaffinity(0)), plan.threads, program.threads, program.pinned is not None)
+print(plan, flush=True)
+"""
+
+
+def confined(namespace: str, wanted: int) -> list[str]:
+    command = [sys.executable, "-c", CONFINE, namespace, str(wanted)]
+    return subprocess.check_output(command, text=True).splitlines()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_program_stays_where_its_step_was_confined(namespace):
+    assert confined(namespace, 1)[0] == "1 1 1 True"
+
+
+def test_a_step_that_wants_more_than_there_is_shares_and_says_so(namespace):
+    usable = len(cpus.usable_cores())
+    numbers, said = confined(namespace, usable + 1)
+    assert numbers == f"{len(os.sched_getaffinity(0))} {usable} {usable} True"
+    assert f"{usable + 1} wanted: they are shared" in said
+    assert "shared" not in confined(namespace, usable)[1]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_step_finds_no_free_cores_and_shares_them(namespace):
+    usable = cpus.usable_cores()
+    assert cpus._take(usable, len(usable), len(usable), namespace) is not None
+    numbers, said = confined(namespace, 1)
+    assert numbers == f"{len(usable)} 1 1 False"
+    assert "other programs hold the cores" in said

@@ -215,12 +215,6 @@ def test_services_of_an_earlier_start_go_and_logs_stay(run):
     assert not run.service("collect_1").exists()
 
 
-def test_missing_daemontools_is_one_line_with_the_remedy(monkeypatch):
-    monkeypatch.setattr(daemontools, "search_path", lambda: "/nowhere")
-    with pytest.raises(daemontools.UserError, match="apt-get install daemontools"):
-        daemontools.require()
-
-
 def test_a_wait_for_signals_that_was_frozen_takes_none_that_nobody_sent():
     signals = "(signal.SIGCHLD, signal.SIGTERM)"
     text = f"""import signal, sys

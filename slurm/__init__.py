@@ -1,0 +1,1 @@
+"""Turns a run, or a sweep of runs, into SLURM jobs."""
