@@ -82,7 +82,7 @@ def _line(task: str, config: str, runs: int, scores: Sequence[Sequence[float]]) 
 
 def cells(table: Sequence[Line]) -> list[tuple[str, ...]]:
     """The table as text, its header first."""
-    rows = [_HEADER]
+    rows: list[tuple[str, ...]] = [_HEADER]
     for line in table:
         interval = "-" if line.interval is None else " to ".join(map(_number, line.interval))
         numbers = map(_number, (line.mean, line.std, line.iqm))

@@ -269,11 +269,14 @@ def main(argv: list[str]) -> int:
     flags.boolean("watch", False, "go on each second until Ctrl-C")
     flags.boolean("json", False, "print one JSON value (with --watch one a second, each a line)")
     args, words = flags.parse(argv)
-    if args.run_dir is None and not words:
-        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
     if args.run_dir is not None and words:
         raise UserError(f"--run_dir {args.run_dir} and {words[0]}: name runs in one way")
-    runs = run_list.find(words) if words else [RunDir(args.run_dir).require()]
+    if words:
+        runs = run_list.find(words)
+    elif args.run_dir is not None:
+        runs = [RunDir(args.run_dir).require()]
+    else:
+        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
     jobs = _Jobs(runs)
     if not args.json:
         from sactory import status_table

@@ -126,16 +126,16 @@ def _run(configuration: str | None, args: Any) -> tuple[RunDir, config_lib.Confi
 
     if configuration is None:
         run_dir = RunDir(args.run_dir).require()
+        checked = _frozen(run_dir)
     else:
         where = args.run_dir or init_run.default_run_dir(configuration, args.set)
         run_dir = RunDir(where)
         bindings = overrides(args, run_dir)
-        if not (args.dry_run and not run_dir.is_frozen):
+        if run_dir.is_frozen or not args.dry_run:
             init_run.init(run_dir, configuration, bindings)
-    if run_dir.is_frozen:
-        checked = _frozen(run_dir)
-    else:
-        checked = config_lib.check(config_lib.resolve(configuration, bindings))
+            checked = _frozen(run_dir)
+        else:
+            checked = config_lib.check(config_lib.resolve(configuration, bindings))
     if _is_across(args) and checked.get(settings.ReplayServer).listen != "network":
         raise UserError(
             f"{run_dir} takes connections on one host only (replay_server.listen = 'local'): end "

@@ -18,7 +18,8 @@ from typing import Any
 
 from sactory import config as config_lib
 from sactory.errors import UserError
-from sactory.run_dir import hold_lock, poll_json, write_atomic
+from sactory.locks import hold_lock
+from sactory.run_dir import poll_json, write_atomic
 from slurm import cluster, job, plan, run_files
 from slurm.members import (
     FAILED,

@@ -188,7 +188,7 @@ class Cluster:
             now = self.job(job_id)["JobState"]
             return now if now in states else ""
 
-        return until(reached, seconds, lambda: str(self.job(job_id)))
+        return str(until(reached, seconds, lambda: str(self.job(job_id))))
 
     def stop(self) -> None:
         """Ends all jobs, all daemons, and removes the directory."""

@@ -1,5 +1,7 @@
 """An environment that fails in an evaluation ends its episode; evaluation and run go on."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,7 @@ SPOILED = {
 }
 
 
-def spoil(env, method, how, calls=range(100)):
+def spoil(env, method, how, calls: Collection[int] = range(100)):
     """Makes some calls of an environment's method fail."""
     original, numbers = getattr(env, method), iter(range(100))
     setattr(env, method, lambda *a: (how if next(numbers) in calls else lambda s: s)(original(*a)))

@@ -238,7 +238,7 @@ def test_a_server_that_holds_less_than_promised_starts_again_from_an_older_copy(
 
 def starts(run_dir, times, crash):
     """Rows that each of several starts went on from; Reverb crashes in all, or all are killed."""
-    sizes = []
+    sizes, last = [], {}
     for _ in range(times):
         site = Site(run_dir)
         site.checkpoints.prepare(site.tables)

@@ -44,14 +44,15 @@ def test_iqm_is_scipys_trimmed_mean(count):
 def test_interval_of_three_runs_is_that_of_all_resamples():
     scores = np.array([100.0, 700.0, 900.0])
     means = sorted(np.mean(drawn) for drawn in itertools.product(scores, repeat=3))
-    low, high = statistics.iqm_interval([scores])
+    interval = statistics.iqm_interval([scores])
     # 27 equally likely resamples: 1/27 > 2.5 % of them are all the lowest, or all the highest.
-    assert (low, high) == (means[0], means[-1]) == (100.0, 900.0)
+    assert interval == (means[0], means[-1]) == (100.0, 900.0)
 
 
 def test_interval_widens_when_seeds_disagree_and_one_run_has_none():
     alike = statistics.iqm_interval([np.array([899.0, 900.0, 901.0, 902.0])])
     apart = statistics.iqm_interval([np.array([100.0, 900.0, 500.0, 300.0])])
+    assert alike is not None and apart is not None
     assert apart[1] - apart[0] > alike[1] - alike[0]
     assert statistics.iqm_interval([np.array([5.0])]) is None
     assert statistics.iqm_interval([]) is None
@@ -65,7 +66,7 @@ def test_scores_are_those_of_the_last_evaluation(tmp_path):
     assert line.mean == 662.5
     assert line.std == pytest.approx(stats.tstd(line.scores))
     assert line.iqm == 825.0  # one of four is cut at each end
-    assert line.interval[0] < 825 < line.interval[1]
+    assert line.interval is not None and line.interval[0] < 825 < line.interval[1]
 
 
 def test_at_takes_the_last_evaluation_before_a_mark_of_all_that_came_so_far(tmp_path):
