@@ -133,6 +133,17 @@ def test_a_lost_node_brings_the_job_back(job):
     assert job.cluster.job(job_id)["Restarts"] == "1"
 
 
+def test_a_preempted_job_saves_and_comes_back(job):
+    job_id = job.submit(STEADY, "--partition", "low")
+    job.until_beating(*PROGRAMS)
+    pid = job.pid("train")
+    better = ["--partition=main", "--nodes=3", "--exclusive", "--output=/dev/null"]
+    job.cluster.run("sbatch", *better, "--wrap", "sleep 2")
+    until(lambda: all(job.text(f"saved_{name}") for name in PROGRAMS), 60, job.why)
+    until(lambda: job.beating(*PROGRAMS, pid_not=pid), 90, job.why)
+    assert job.cluster.job(job_id)["Restarts"] == "1"
+
+
 def test_a_program_that_fails_for_good_ends_the_job(job):
     job_id = job.submit({**STEADY, "train": "user_error"})
     assert job.cluster.wait_for(job_id, ENDED, 60) == "FAILED"

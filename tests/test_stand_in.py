@@ -60,7 +60,9 @@ def test_without_daemontools_a_stop_saves_and_a_killed_program_comes_back(run):
     pid = run.pid("train")
     os.kill(pid, signal.SIGKILL)
     until(lambda: run.beating("train", pid_not=pid))
-    assert run.pid("eval") != pid
+    commands = " ".join(run.processes().values())
+    assert "supervise.stand_in supervise" in commands
+    assert "supervise.stand_in multilog" in commands
     process.terminate()
     assert process.wait(60) == reaper.STOPPED
     assert (run.dir.root / "saved_train").read_text() == "SIGTERM"
@@ -92,9 +94,8 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path):
-    service = Service(
-        tmp_path / "s", "echo up >>said; trap 'echo end >>said; exit' TERM\nsleep 99 &\nwait"
-    )
+    script = "trap 'echo end >>said; kill $!; exit' TERM; echo up >>said; sleep 99 & wait"
+    service = Service(tmp_path / "s", script)
     yield service
     if service.process.poll() is None:
         daemontools.control(service.dir, "dx")
@@ -104,10 +105,11 @@ def service(tmp_path):
 def test_commands_do_what_svc_says(service):
     service.start()
     until(lambda: service.lines() == ["up"])
+    until(service.pid)
     first = service.pid()
     assert daemontools.control(service.dir, "t")
     until(lambda: service.lines() == ["up", "end", "up"])  # TERM alone: it comes back
-    assert service.pid() not in (0, first)
+    until(lambda: service.pid() not in (0, first))
     daemontools.control(service.dir, "d")
     until(lambda: service.pid() == 0)
     assert daemontools.status(service.dir) == daemontools.ServiceStatus(0, "d")
@@ -136,6 +138,7 @@ def test_a_service_marked_down_waits_and_a_second_supervise_is_refused(service):
 def test_the_real_svstat_and_svc_understand_it(service):
     service.start()
     until(lambda: service.lines() == ["up"])
+    until(service.pid)
     said = subprocess.check_output(["svstat", service.dir], text=True)
     assert f": up (pid {service.pid()}) " in said
     subprocess.run(["svc", "-dx", service.dir], check=True)
