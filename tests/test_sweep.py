@@ -215,6 +215,7 @@ def test_same_command_submits_only_what_is_missing(site, tmp_path, capsys):
     assert states == ["starting"] * 2 + ["queued"] * 4  # the stand-in has no signs of life
 
     site.run("scancel", first)  # by hand
+    until(lambda: slurm_view.look(runs[:1]).jobs[runs[0].root].is_over, 60)
     for run in runs[:2]:
         (run.root / "hang").unlink()
     until(lambda: not queue(site), 90, lambda: str(queue(site)))
