@@ -401,7 +401,9 @@ def test_one_export_on_the_command_line(run_dir, tmp_path):
     lines = done.stdout.splitlines()
     score = Evaluator(run_dir, 2).score(actor_of(run_dir, "1000"))
     assert score is not None
-    assert lines[0] == f"| eval | S: 1000 | ER: {score.returns.mean():.4f}"
+    assert score.successes is not None
+    shown = f"ER: {score.returns.mean():.4f} | SUCCESS: {score.successes.mean():.2f}"
+    assert lines[0] == f"| eval | S: 1000 | {shown}"
     assert lines[1].startswith("2 episodes of ") and "std" in lines[1]
     assert lines[3] == f"video {run_dir.video(1000)}"
     assert frames(run_dir.video(1000))[1]
