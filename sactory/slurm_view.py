@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from sactory.run_dir import RunDir
 
 ID_FILE = "id"
 _SECONDS = 30.0  # a busy controller may take long
+_SECONDS_BETWEEN_LOOKS = 10.0
 _ID = re.compile(r"\d+(_\d+)?")
 # Of these a job does not come back; all others wait, run, or end and may be requeued.
 _OVER = (
@@ -161,3 +163,19 @@ def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, timeout=_SECONDS, stdin=subprocess.DEVNULL
     )
+
+
+class Jobs:
+    """SLURM's view of some runs, asked for now and then: its controller serves everybody."""
+
+    def __init__(self, runs: list[RunDir]):
+        self._runs = runs
+        self._view = View()
+        self._next = 0.0
+
+    def look(self) -> View:
+        """The newest view, some seconds old at most."""
+        if time.monotonic() >= self._next:
+            self._view = look(self._runs)
+            self._next = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        return self._view

@@ -22,7 +22,6 @@ from sactory.supervision import ALIVE_FILE, SERVICE_STATE_FILE
 
 SILENT_AFTER_SECONDS = 15.0  # importing TensorFlow on a busy core holds a heartbeat for seconds
 WATCH_SECONDS = 1.0
-_SLURM_SECONDS = 10.0
 _ENDED = ("done", "stopped", "failed")
 
 
@@ -247,21 +246,6 @@ def _order(name: str) -> tuple[int, int, str]:
     return place, int(worker) if worker.isdecimal() else 0, name
 
 
-class _Jobs:
-    """SLURM's view of some runs, asked for now and then: its controller serves everybody."""
-
-    def __init__(self, runs: list[RunDir]):
-        self._runs = runs
-        self._view = slurm_view.View()
-        self._next = 0.0
-
-    def look(self) -> slurm_view.View:
-        if time.monotonic() >= self._next:
-            self._view = slurm_view.look(self._runs)
-            self._next = time.monotonic() + _SLURM_SECONDS
-        return self._view
-
-
 def main(argv: list[str]) -> int:
     """Prints the status of runs, as a table or as JSON; once, or until Ctrl-C."""
     flags = Flags("status", "Says what runs are doing, and why one is slow or stuck.", "RUNS...")
@@ -269,15 +253,8 @@ def main(argv: list[str]) -> int:
     flags.boolean("watch", False, "go on each second until Ctrl-C")
     flags.boolean("json", False, "print one JSON value (with --watch one a second, each a line)")
     args, words = flags.parse(argv)
-    if args.run_dir is not None and words:
-        raise UserError(f"--run_dir {args.run_dir} and {words[0]}: name runs in one way")
-    if words:
-        runs = run_list.find(words)
-    elif args.run_dir is not None:
-        runs = [RunDir(args.run_dir).require()]
-    else:
-        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
-    jobs = _Jobs(runs)
+    runs = _runs(args.run_dir, words)
+    jobs = slurm_view.Jobs(runs)
     if not args.json:
         from sactory import status_table
 
@@ -290,6 +267,19 @@ def main(argv: list[str]) -> int:
                 break
             time.sleep(WATCH_SECONDS)
     return 0
+
+
+def _runs(run_dir: str | None, words: list[str]) -> list[RunDir]:
+    """The runs that a command line names.
+
+    Raises:
+        UserError: It names none, or both ways, or what it names isn't there.
+    """
+    if run_dir is None and not words:
+        raise UserError("--run_dir is missing: `sactory status --run_dir R`, or `status 'runs/*'`")
+    if run_dir is not None and words:
+        raise UserError(f"--run_dir {run_dir} and {words[0]}: name runs in one way")
+    return run_list.find(words) if run_dir is None else [RunDir(run_dir).require()]
 
 
 def _told(runs: list[RunDir], view: slurm_view.View, many: bool) -> Any:
