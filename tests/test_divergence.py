@@ -136,7 +136,8 @@ def test_a_divergence_that_can_not_be_recorded_does_not_count(tmp_path, monkeypa
         (RuntimeError("3: /x; No space left on device"), supervision.RETRY, None),
         (client_lib.ServerGoneError("silent"), supervision.RETRY, "stopped"),
         (UserError("diverged again"), supervision.USER_ERROR, "failed"),
-        (OSError(errno.EACCES, "Permission denied"), None, "stopped"),
+        (OSError(errno.EACCES, "Permission denied"), supervision.RETRY, "stopped"),
+        (OSError(errno.EINVAL, "Invalid argument"), None, "stopped"),
     ],
 )
 def test_what_the_program_makes_of_errors(tmp_path, monkeypatch, error, exit_code, state):
