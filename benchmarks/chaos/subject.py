@@ -58,6 +58,12 @@ class Saved:
     time: float = 0.0
 
 
+def _take_all_signals() -> None:
+    """What a shell starts in the background ignores these, and hands that down to programs."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Subject:
     """Starts a run and looks at it.
 
@@ -93,6 +99,7 @@ class Subject:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_take_all_signals,
             )
 
     @property
@@ -109,7 +116,6 @@ class Subject:
         """Stops the run if it still goes on, whatever state it is in."""
         if self._process is None or self._process.poll() is not None:
             return
-        # Not SIGINT: what a shell starts in the background ignores it.
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(120)
